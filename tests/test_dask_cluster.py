@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import os
 import pickle
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +21,7 @@ import pytest
 import einstride as es
 from einstride import nn
 
+dask = pytest.importorskip("dask", reason="dask is not installed")
 da = pytest.importorskip("dask.array", reason="dask is not installed")
 distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
 
@@ -106,6 +112,61 @@ def test_an_error_of_a_task_reaches_the_caller(client):
     y = es.conv(x, np.full((3, 1, 1), 2**40))
     with pytest.raises(ValueError, match="conv: sums of 3 products of these integers could leave"):
         y.compute(scheduler=client)
+
+
+def test_workers_share_the_kernels_on_disk(client, tmp_path):
+    """What one process has compiled, another one loads."""
+    pytest.importorskip("llvmlite", reason="kernels are compiled by llvmlite")
+    first, second = client.scheduler_info()["workers"]
+    counts = [
+        client.run(_machine_codes, str(tmp_path), workers=[address])[address]
+        for address in (first, second)
+    ]
+    assert counts[0] > 0
+    assert counts[1] == 0
+
+
+def _machine_codes(folder: str) -> int:
+    """Return how many kernels a call compiles in a process that holds none."""
+    from einstride import _testing
+    from einstride.codegen import jit
+
+    before, real, made = os.environ.get("EINSTRIDE_CACHE"), jit._machine_code, []
+    jit._machine_code = lambda *given: made.append(given) or real(*given)
+    os.environ["EINSTRIDE_CACHE"] = folder
+    try:
+        _testing.clear_caches()
+        es.conv(np.ones((1, 40, 40, 3)), np.ones((3, 3, 3, 5)), algorithm="direct")
+    finally:
+        jit._machine_code = real
+        os.environ.pop("EINSTRIDE_CACHE")
+        if before is not None:
+            os.environ["EINSTRIDE_CACHE"] = before
+    return len(made)
+
+
+def test_a_lost_scheduler_gives_the_error_of_dask(tmp_path):
+    """Its process is killed while the call waits for a worker, which never comes."""
+    file = tmp_path / "scheduler.json"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
+    options = ["--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    silent = subprocess.DEVNULL
+    with dask.config.set({"distributed.comm.timeouts.connect": "5s"}):
+        scheduler = subprocess.Popen([*command, *options], stdout=silent, stderr=silent)
+        try:
+            end = time.monotonic() + 60
+            while not file.exists() and time.monotonic() < end:
+                time.sleep(0.05)
+            client = distributed.Client(scheduler_file=str(file), set_as_default=False, timeout=5)
+            threading.Timer(0.3, scheduler.kill).start()
+            y = es.conv(da.zeros((1, 40, 1), chunks=(1, 20, 1)), np.ones((3, 1, 1)))
+            with pytest.raises(concurrent.futures.CancelledError, match="cancelled for reason"):
+                y.compute(scheduler=client)
+            with contextlib.suppress(Exception):
+                client.close(timeout=1)
+        finally:
+            scheduler.kill()
+            scheduler.wait(10)
 
 
 def test_what_is_sent_is_small():
