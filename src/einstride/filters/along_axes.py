@@ -94,19 +94,12 @@ def _by_channels(
     flat = b.xp.reshape(x, (prod(before), x.shape[axis], rest, count))
     wide = _repeated(f, count, b)
     column = b.xp.reshape(wide, (f.shape[0], 1, 1, count))
-<<<<<<< HEAD
-    given = keywords | {n: (keywords[n], 1) for n in ("stride", "input_dilation") if n in keywords}
-    y = convolve(
-        where, flat, column, padding=(*pads, (0, 0)), padding_mode=mode, fill=fill, groups=count,
-        **given,
-=======
     first: dict[str, Any] = {
         n: (keywords[n], 1) for n in ("stride", "input_dilation") if n in keywords
     }
     y = convolve(
         where, flat, column, padding=(*pads, (0, 0)), padding_mode=mode, fill=fill, groups=count,
         **(keywords | first),
->>>>>>> signal
     )  # fmt: skip
     return b.xp.reshape(y, (*before, y.shape[1], *behind))
 
