@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from einstride.arrays import backends, ops
 from einstride.arrays.backends import Array, Backend
 from einstride.dispatch import call_cache
+from einstride.filters.operands import array_like
 from einstride.geometry.arithmetic import COMPLEXES
 from einstride.geometry.keywords import Keywords
 from einstride.geometry.padding import Pads
@@ -219,6 +222,9 @@ def extended(
 ) -> Array:
     """Return x with a border of any length on one axis."""
     low, high = pads
+    if mode == "circular" and max(pads) > x.shape[axis]:  # a part of a period has other ends
+        around = np.arange(-low, x.shape[axis] + high) % x.shape[axis]
+        return b.xp.take(x, array_like(around, x, b), axis=axis)
     lead = (prod(x.shape[:axis]), *x.shape[axis:])
     whole = b.xp.reshape(x, (*lead, 1))
     repeats = mode in ("reflect", "symmetric", "circular")
