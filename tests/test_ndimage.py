@@ -198,3 +198,14 @@ def test_means_of_integers_lose_their_fraction(dtype):
         exact = np.trunc(sums / size).astype(np.int64).astype(dtype)
         found = ndimage.uniform_filter1d(x, size)
         np.testing.assert_array_equal(found, exact if dtype != "bool" else sums != 0)
+
+
+@pytest.mark.parametrize("size", [3, 5, 8])
+@pytest.mark.parametrize("origin", [-9, -2, 0, 3, 9])
+def test_a_border_longer_than_the_axis_wraps_by_whole_periods(size, origin):
+    """With ends of different lengths: the taps beyond a period go on in the next one."""
+    x = np.arange(2 * size).reshape(2, size) ** 2.0
+    weights = np.arange(1.0, 20.0)
+    how = {"axis": 1, "mode": "wrap", "origin": origin}
+    found = ndimage.correlate1d(x, weights, **how)
+    np.testing.assert_allclose(found, theirs.correlate1d(x, weights, **how), rtol=1e-13)

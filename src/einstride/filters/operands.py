@@ -49,6 +49,18 @@ def taps(weights: Any, name: str, like: Array, b: Backend) -> Array:
     return weights if isinstance(like, np.ndarray) else array_like(weights, like, b)
 
 
+def common(x: Array, f: Array, b: Backend) -> str:
+    """Return the name of the dtype that the library promotes two dtypes to.
+
+    The array API leaves integers beside floats to the library. One that refuses them gets NumPy's.
+    """
+    try:
+        promoted = b.xp.result_type(x, f)
+    except TypeError:
+        return str(np.result_type(b.dtype_name(x), b.dtype_name(f)))
+    return b.dtype_name(b.xp.zeros(1, dtype=promoted))
+
+
 def is_integer(name: str) -> bool:
     """True if a dtype's name is that of integers or bool."""
     return name in INTEGERS

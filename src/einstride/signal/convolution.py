@@ -14,7 +14,7 @@ from einstride.api.saved_plan import Plan
 from einstride.arrays import ops
 from einstride.arrays.backends import Array, Backend
 from einstride.filters.along_axes import convolve as convolved
-from einstride.filters.operands import converted, is_complex, is_integer, together
+from einstride.filters.operands import common, converted, is_complex, is_integer, together
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.padding import Pads
 from einstride.support.errors import bad_type, bad_value, shown
@@ -98,7 +98,7 @@ def _by_method(where: str, in1: Any, in2: Any, mode: str, method: str, conjugate
             where, "both arrays need elements", f"in1 {tuple(x.shape)}, in2 {tuple(f.shape)}",
             "leave empty arrays out",
         )  # fmt: skip
-    name = _common(x, f, b)
+    name = common(x, f, b)
     axes = tuple(range(x.ndim))
     return _convolved(where, x, f, mode, axes, name, b, conjugated, method == "direct")
 
@@ -156,7 +156,7 @@ def _over_axes(where: str, in1: Any, in2: Any, mode: str, axes: Any) -> Array:
             f"incompatible shapes for in1 and in2: {tuple(x.shape)} and {tuple(f.shape)}",
             f"axes {shown(axes)}", "make them agree along the other axes",
         )  # fmt: skip
-    name = _common(x, f, b)
+    name = common(x, f, b)
     name = {"float16": "float32", "bfloat16": "float32"}.get(name, name)
     name = "float64" if is_integer(name) and chosen else name
     return _convolved(where, x, f, mode, chosen, name, b, False, False)
@@ -205,11 +205,6 @@ def check_mode(where: str, mode: object) -> None:
             where, "acceptable mode flags are 'valid', 'same', or 'full'", shown(mode),
             "use 'full'",
         )  # fmt: skip
-
-
-def _common(x: Array, f: Array, b: Backend) -> str:
-    """Return the name of the dtype that the library promotes two dtypes to."""
-    return b.dtype_name(b.xp.zeros(1, dtype=b.xp.result_type(x, f)))
 
 
 def swapped(where: str, mode: str, s1: Sequence[int], s2: Sequence[int]) -> bool:
@@ -340,7 +335,7 @@ def choose_conv_method(
         x, f = b.xp.reshape(x, (1,)), b.xp.reshape(f, (1,))
     if swapped(where, mode, x.shape, f.shape) or (mode == "full" and prod(f.shape) > prod(x.shape)):
         x, f = f, x
-    name = _common(x, f, b)
+    name = common(x, f, b)
     decided = plan(
         (1, *x.shape, 1), (*f.shape, 1, 1), dtype="int64" if is_integer(name) else name,
         library=b.traits.library, padding=pads_of(mode, f.shape),

@@ -7,7 +7,7 @@ from typing import Any
 from einstride.arrays import ops
 from einstride.arrays.backends import Array, Backend
 from einstride.filters import along_axes
-from einstride.filters.operands import converted, is_complex, is_integer, together
+from einstride.filters.operands import common, converted, is_complex, is_integer, together
 from einstride.signal.convolution import MODES, pads_of, swapped
 from einstride.support.errors import bad_type, bad_value, shown
 
@@ -85,7 +85,7 @@ def _plane(
             shown(boundary), "use 'fill'",
         )  # fmt: skip
     f = ops.conjugate(f, b) if reverse else f
-    name = b.dtype_name(b.xp.zeros(1, dtype=b.xp.result_type(x, f)))
+    name = common(x, f, b)
     fill = _number(where, fill, name)
     if not is_integer(name):
         x, f = (b.astype(a, name) for a in (x, f))
