@@ -129,19 +129,9 @@ def test_workers_share_the_kernels_on_disk(client, tmp_path):
 def _machine_codes(folder: str) -> int:
     """Return how many kernels a call compiles in a process that holds none."""
     from einstride import _testing
-    from einstride.codegen import jit
 
-    before, real, made = os.environ.get("EINSTRIDE_CACHE"), jit._machine_code, []
-    jit._machine_code = lambda *given: made.append(given) or real(*given)
-    os.environ["EINSTRIDE_CACHE"] = folder
-    try:
-        _testing.clear_caches()
+    with _testing.use(kernel_folder=folder), _testing.watching("compile a kernel") as made:
         es.conv(np.ones((1, 40, 40, 3)), np.ones((3, 3, 3, 5)), algorithm="direct")
-    finally:
-        jit._machine_code = real
-        os.environ.pop("EINSTRIDE_CACHE")
-        if before is not None:
-            os.environ["EINSTRIDE_CACHE"] = before
     return len(made)
 
 
