@@ -44,3 +44,10 @@ def of_one(shapes: Sequence[Sizes]) -> tuple[Shape, Shape]:
     """Return the shapes of a batch of one."""
     first, second = (tuple(1 if n is None else n for n in s) for s in shapes)
     return first, second
+
+
+def filled(sizes: Sequence[int | None], shape: Sequence[int]) -> list[int | None]:
+    """Return planned sizes with the batch of an array's shape, if it has as many axes."""
+    if len(sizes) != len(shape):
+        return list(sizes)
+    return [n if size is None else size for size, n in zip(sizes, shape, strict=True)]

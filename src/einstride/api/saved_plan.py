@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from itertools import zip_longest
 from typing import Any
 
 from einstride.api import open_batch
@@ -109,11 +108,14 @@ class Plan:
         """The shape of the result, in the caller's layout; None for a batch that may be any."""
         job = self._decision.job
         back = layouts.inverse(self._decision.orders[2])
-        order = tuple(range(len(job.shape))) if back is None else back
-        shape = self._shape or layouts.canonical(job.shape, back)
+        if self._shape is not None:
+            shape, batch = self._shape, 0
+        else:
+            shape = layouts.canonical(job.shape, back)
+            batch = 0 if back is None else back.index(0)
         if not self._any_batch or (job.direction == "filter_grad" and not job.per_example):
             return shape
-        return tuple(None if axis == 0 else n for axis, n in zip(order, shape, strict=True))
+        return tuple(None if axis == batch else n for axis, n in enumerate(shape))
 
     @property
     def _any_batch(self) -> bool:
@@ -200,8 +202,8 @@ class Plan:
             b.traits.library,
         )
         wanted = [
-            [n if m is None else m for m, n in zip_longest(s, shape)]
-            for s, shape in zip(a["shapes"], got[0], strict=True)
+            open_batch.filled(sizes, shape)
+            for sizes, shape in zip(a["shapes"], got[0], strict=True)
         ]
         if got != (wanted, list(a["dtypes"]), a["library"]):
             raise bad_value(
