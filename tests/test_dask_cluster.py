@@ -117,6 +117,7 @@ def test_an_error_of_a_task_reaches_the_caller(client):
 def test_workers_share_the_kernels_on_disk(client, tmp_path):
     """What one process has compiled, another one loads."""
     pytest.importorskip("llvmlite", reason="kernels are compiled by llvmlite")
+    client.wait_for_workers(2, timeout=60)  # another test may have killed one
     first, second = client.scheduler_info()["workers"]
     counts = [
         client.run(_machine_codes, str(tmp_path), workers=[address])[address]
