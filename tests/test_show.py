@@ -429,3 +429,27 @@ def test_the_command_refuses_in_a_sentence(arguments, capsys, tmp_path, monkeypa
     assert not out
     assert err.count("; ") >= 2
     assert not list(tmp_path.iterdir())
+
+
+def test_one_filter_for_every_channel():
+    """The page is that of as many groups as channels, with the filter repeated."""
+    x, f = np.arange(75.0).reshape(1, 5, 5, 3), np.arange(9.0).reshape(3, 3, 1, 1)
+    found = es.show(x, f, groups="depthwise").data
+    expected = es.show(x, np.repeat(f, 3, -1), groups=3).data
+    assert found["values"] == expected["values"]
+    assert found["groups"] == 3
+
+
+def test_views_of_another_layout_are_named():
+    page = es.show((2, 3, 5, 5), (4, 3, 3, 3), layout="channels_first").data
+    assert page["order"].startswith("Shown with channels last")
+    assert "x.transpose(0, 2, 3, 1)" in page["order"]
+    assert "f.transpose(2, 3, 1, 0)" in page["order"]
+    assert es.show((2, 5, 5, 3), (3, 3, 3, 4)).data["order"] == ""
+
+
+def test_the_command_takes_the_number_in_a_border(tmp_path, capsys):
+    path = tmp_path / "page.html"
+    given = ["show", "5x5x1", "3x3x1x1", "--padding", "1", "--padding-mode", "constant"]
+    assert main([*given, "--fill", "5", "--out", str(path)]) == 0
+    assert "constant" in path.read_text()

@@ -16,8 +16,8 @@ examples:
   show 8x512x512x64 3x3x64x64 --at 100 --out large.html
 """
 
-SETTINGS = ("padding", "padding_mode", "layout", "stride", "dilation", "input_dilation", "groups",
-            "flip", "dtype", "algorithm", "accuracy", "max_workspace")  # fmt: skip
+SETTINGS = ("padding", "padding_mode", "fill", "layout", "stride", "dilation", "input_dilation",
+            "groups", "flip", "dtype", "algorithm", "accuracy", "max_workspace")  # fmt: skip
 
 
 def options(parser: ArgumentParser) -> None:
@@ -35,6 +35,7 @@ def options(parser: ArgumentParser) -> None:
         add(f"--{name.replace('_', '-')}", metavar="N", help=explain.INTS)
     add("--at", metavar="N", help="the first output that is drawn of a large input")
     add("--groups", metavar="N", help=explain.NUMBERS["groups"])
+    add("--fill", metavar="N", help=explain.FILL["fill"])
     add("--max-workspace", metavar="N", help=explain.NUMBERS["max_workspace"])
     add("--dtype", metavar="NAME", help="of both arrays (default float32)")
     for name in ("padding_mode", "layout", "algorithm", "accuracy"):

@@ -83,6 +83,7 @@ def collect(
         "summary": text,
         "direction": direction,
         "settings": _settings(g, k),
+        "order": _order_text(order),
         "rank": g.rank,
         "shapes": {"x": g.given_shape, "f": g.f_shape, "y": g.y_shape},
         "dtypes": dict(zip("xfy", dtypes, strict=True)),
@@ -105,6 +106,15 @@ def collect(
         "plans": {n: planned(make, LIBRARY, dtypes) for n, make in makers.items()},
         "exercises": [e._asdict() | {"answer": str(e.answer)} for e in exercises(g, m, name)],
     }  # fmt: skip
+
+
+def _order_text(order: Layout) -> str:
+    """Say which views of the caller's arrays the page shows, if their channels are not last."""
+    axes_of = order.x, order.f, order.y
+    moved = [f"{n}.transpose{axes}" for n, axes in zip("xfy", axes_of, strict=True) if axes]
+    if not moved:
+        return ""
+    return f"Shown with channels last, by views of the arrays: {', '.join(moved)}."
 
 
 def _given(a: Array, order: tuple[int, ...] | None) -> Array:

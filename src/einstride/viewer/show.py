@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from einstride.arrays import backends
+from einstride.dispatch import depthwise
 from einstride.geometry import keywords as parse
 from einstride.geometry import layout as layouts
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
-from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Ints, Padding, PaddingMode
+from einstride.geometry.keywords import DEPTHWISE, Keywords
+from einstride.geometry.types import Groups, Ints, Padding, PaddingMode
 from einstride.support.errors import bad_type, bad_value, shown
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def show(
     padding: Padding = "valid",
     dilation: Ints = 1,
     input_dilation: Ints = 1,
-    groups: int = 1,
+    groups: Groups = 1,
     padding_mode: PaddingMode = "zeros",
     fill: complex = 0,
     layout: str = "channels_last",
@@ -122,6 +123,11 @@ def show(
     if name is not None and name not in ITEMSIZE:
         raise bad_value(where, "dtype is unknown", shown(name), f"use one of {tuple(ITEMSIZE)}")
     x, f, known = _operands(where, x, f, name)
+    if k.groups == DEPTHWISE:
+        import numpy as np
+
+        k, (_, wide), *_ = depthwise.resolve(where, "forward", (x.shape, f.shape), k, None)
+        f = np.broadcast_to(f, wide)
     settings = parse.settings(where, k)
     rank = x.ndim - 2
     order = layouts.parse(where, k.layout, max(rank, 1))

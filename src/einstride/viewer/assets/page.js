@@ -12,8 +12,9 @@ function start() {
   get("title").textContent = DATA.title;
   get("summary").textContent = DATA.summary === DATA.title ? `dtypes x ${DATA.dtypes.x}, f ${DATA.dtypes.f}, y ${DATA.dtypes.y}` : DATA.summary;
   get("settings").append(...DATA.settings.map(([name, value]) => element("li", {}, element("b", {}, name), ` ${value}`)));
-  get("part").hidden = !DATA.drawn.text;
-  get("part").textContent = DATA.drawn.text;
+  const notes = [DATA.order, DATA.drawn.text].filter(Boolean);
+  get("part").hidden = notes.length === 0;
+  get("part").textContent = notes.join(" ");
   const tabs = get("tabs");
   TABS.forEach(([id, name], i) => tabs.append(element("button", {
     type: "button", role: "tab", id: `tab-${id}`, "aria-controls": panelOf(id), "aria-selected": "false",
@@ -45,6 +46,12 @@ function panelOf(id) {
   return id === "plan" || id === "exercises" ? `panel-${id}` : "panel-pass";
 }
 
+// Scrolls the bar alone: `scrollIntoView` would move a page that holds this one in a frame.
+function bringIntoView(bar, tab) {
+  const left = tab.offsetLeft - bar.offsetLeft;
+  bar.scrollLeft = Math.min(Math.max(bar.scrollLeft, left + tab.offsetWidth - bar.clientWidth), left);
+}
+
 function open(tab) {
   pause();
   state.tab = tab;
@@ -52,6 +59,7 @@ function open(tab) {
     const selected = id === tab;
     get(`tab-${id}`).setAttribute("aria-selected", String(selected));
     get(`tab-${id}`).tabIndex = selected ? 0 : -1;
+    if (selected) bringIntoView(get("tabs"), get(`tab-${id}`));
   }
   for (const id of ["panel-pass", "panel-plan", "panel-exercises"]) get(id).hidden = id !== panelOf(tab);
   get(panelOf(tab)).setAttribute("aria-labelledby", `tab-${tab}`);
@@ -218,7 +226,9 @@ function writeFormula(product) {
   const parts = product.terms.flatMap(([letter, index, stride], i) => [
     i || product.base ? " + " : "", element("span", { class: `ax ${KIND[letter]}`, title: `index of ${letter} times its stride` }, `${index}·${stride}`),
   ]);
-  const name = product.left[0] === "0" ? "a zero of the copy" : product.left[0];
+  const source = product.left[0].replace("conj ", "");
+  const inCopy = MEMORY.copied && !source.startsWith("gy");
+  const name = source === "0" ? "an element of the copy's border" : inCopy ? `the copy's element ${source}` : source;
   get("formula").replaceChildren(
     element("b", {}, name), " lies at byte ", product.base ? String(product.base) : "", ...parts, " = ",
     element("b", { id: "offset" }, String(offsetOf(product.terms, product.base))));

@@ -106,7 +106,7 @@ const FORWARD = {
   name: "Forward",
   story: [
     "The window slides over x with its border; each output is the sum of the window times the filter. ",
-    "All windows together are one view w of its memory: no window is copied.",
+    "All windows together are one view w of the memory of x, or of its copy with the border: no window is copied.",
   ],
   lengths: [D.batch, D.groups, D.filters, ...O],
   build(go) {

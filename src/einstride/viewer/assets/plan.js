@@ -67,7 +67,7 @@ function limits(plan) {
   return element("p", { class: "limits" },
     `The products alone, ${amount(l.multiply_adds)} multiply-adds at the calibrated rate of a large matrix product, would take `,
     element("b", {}, seconds(l.arithmetic)), `; to read the operands and write the result once, ${bytes(l.least_bytes)}, would take `,
-    element("b", {}, seconds(l.memory)), ". At these rates an algorithm that forms every product takes at least the larger of the two (",
+    element("b", {}, seconds(l.memory)), ". An algorithm that forms every product takes about the larger of the two, or more; kernels may be faster than that product (",
     element("span", { class: "limit-key" }), " in the bars of time); winograd and fft form fewer products, and arrays that a cache holds are read faster.");
 }
 
