@@ -173,6 +173,7 @@ function writeSum() {
   if (!products.length && total === null) get("sum").replaceChildren("Nothing is multiplied in this step.");
 }
 
+const GROUPED = DATA.groups > 1 ? ` Its channels are those of all groups: number g·${INNER} + c.` : "";
 const EXPLAINED = "A stride is the number of bytes from one index of an axis to the next: the arcs. Numbers below the cells are byte offsets.";
 const WHERE = { 1: [""], 2: [" row", " column"], 3: [" slice", " row", " column"] }[DATA.rank];
 const NAMES = { b: "example", c: "channel", d: "filter" };
@@ -208,8 +209,8 @@ function drawLine(gradient) {
   get("memory-text").textContent = gradient
     ? `gy as it lies in memory, ${item} bytes an element. ${EXPLAINED}`
     : MEMORY.copied
-      ? `einsum reads a copy of x with its border${hasHoles ? " and holes" : ""}, ${tuple(MEMORY.shape)}, made once, ${item} bytes an element; compiled kernels read x itself. ${EXPLAINED}`
-      : `x itself, as it lies in memory, ${item} bytes an element: the view w copies nothing. ${EXPLAINED}`;
+      ? `einsum reads a copy of x with its border${hasHoles ? " and holes" : ""}, ${tuple(MEMORY.shape)}, made once, ${item} bytes an element; compiled kernels read x itself. ${EXPLAINED}${GROUPED}`
+      : `x itself, as it lies in memory, ${item} bytes an element: the view w copies nothing. ${EXPLAINED}${GROUPED}`;
   const letters = gradient ? ["b", ...LETTERS.out, "d"] : viewStrides().map(([letter]) => letter);
   const steps = gradient ? DATA.gradient.strides : MEMORY.windows_strides;
   const shape = gradient ? DATA.shapes.y : MEMORY.windows_shape;

@@ -98,6 +98,9 @@ function gradientArcs(terms) {
   return terms.slice(1).map(([letter, , stride]) => [start, start + stride, letter, true]);
 }
 
+// What gradients of complex numbers multiply by.
+const CONJ = DATA.complex ? "conj " : "";
+
 const VIEW_LENGTHS = [D.batch, ...O, ...K, D.channels];
 
 // ---- forward ---------------------------------------------------------------------------------------
@@ -208,7 +211,7 @@ const GATHER = {
   },
   equation() {
     const o = LETTERS.out;
-    return ["gx", ...bracket(["b", ...o, "c"]), " = Σ gy", ...bracket(["b", ...o.map((l, a) => `(${l} + ${AXES[a].low} − ${LETTERS.tap[a]}·${AXES[a].dilation}) / ${AXES[a].stride}`), "d"]), " f", ...bracket([...LETTERS.tap, "c", "d"])];
+    return ["gx", ...bracket(["b", ...o, "c"]), " = Σ gy", ...bracket(["b", ...o.map((l, a) => `(${l} + ${AXES[a].low} − ${LETTERS.tap[a]}·${AXES[a].dilation}) / ${AXES[a].stride}`), "d"]), ` ${CONJ}f`, ...bracket([...LETTERS.tap, "c", "d"])];
   },
   step(number) {
     const elements = this.elements();
@@ -291,7 +294,7 @@ const SCATTER = {
   },
   equation() {
     const o = LETTERS.out, k = LETTERS.tap;
-    return ["gx", ...bracket(["b", ...o.map((l, a) => `${l}·${AXES[a].stride} + ${k[a]}·${AXES[a].dilation} − ${AXES[a].low}`), "c"]), " += gy", ...bracket(["b", ...o, "d"]), " f", ...bracket([...k, "c", "d"])];
+    return ["gx", ...bracket(["b", ...o.map((l, a) => `${l}·${AXES[a].stride} + ${k[a]}·${AXES[a].dilation} − ${AXES[a].low}`), "c"]), " += gy", ...bracket(["b", ...o, "d"]), ` ${CONJ}f`, ...bracket([...k, "c", "d"])];
   },
   step(number) {
     const [b, at] = digits(number, [D.batch, this.perExample()]);
@@ -368,7 +371,7 @@ const FILTER = {
   },
   equation() {
     const o = LETTERS.out, k = LETTERS.tap;
-    return ["einsum ", ...letters(["b", ...o, ...k, ...group(), "c"]), ", ", ...letters(["b", ...o, ...group(), "d"]), " → ", ...letters([...k, ...group(), "c", "d"])];
+    return ["einsum ", CONJ, ...letters(["b", ...o, ...k, ...group(), "c"]), ", ", ...letters(["b", ...o, ...group(), "d"]), " → ", ...letters([...k, ...group(), "c", "d"])];
   },
   step(number) {
     const [g, d, c, ...k] = digits(number, this.lengths);
@@ -382,7 +385,7 @@ const FILTER = {
       for (const o of indices(O)) {
         const p = position(o, k);
         products.push({
-          left: [`${DATA.complex ? "conj " : ""}${xName(b, p, g, c)}`, conjugate(atX(V.x, b, p, g, c))],
+          left: [`${CONJ}${xName(b, p, g, c)}`, conjugate(atX(V.x, b, p, g, c))],
           right: [`gy[${[b, ...plus(o, FIRST_O), g * OUTER + d].join(", ")}]`, atY(V.gy, b, o, g, d)],
           at: [[this.x, p, g * D.channels + c], [this.y, o, g * D.filters + d]],
           example: b,
