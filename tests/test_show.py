@@ -284,7 +284,7 @@ def test_a_part_has_the_numbers_and_offsets_of_the_whole():
     assert rows.start == 12
     assert columns.start == 7
     assert np.array_equal(merged(page, "y"), es.conv(x, f, stride=2, padding=1)[:, rows, columns])
-    assert "outputs 12 to" in page.data["drawn"]["text"]
+    assert "output rows 12 to" in page.data["drawn"]["text"]
     assert page.data["memory"]["windows_shape"][1:3] == (30, 25)
 
 

@@ -23,6 +23,9 @@ from einstride.viewer.plans import planned
 
 LIBRARY = "numpy"
 
+AXIS_NAMES = {1: ("positions",), 2: ("rows", "columns"), 3: ("slices", "rows", "columns")}
+"""{number of spatial axes: what they are called on the page}."""
+
 
 def collect(
     g: Geometry,
@@ -176,12 +179,12 @@ def _drawn_text(g: Geometry, p: Part) -> str:
         )
         if drawn != there
     ]
-    for a, axis in enumerate(p.axes):
+    for a, (axis, name) in enumerate(zip(p.axes, AXIS_NAMES[g.rank], strict=True)):
         first, last = axis.outputs
         if (first, last) != (0, g.out[a]):
-            parts.append(f"outputs {first} to {last - 1} of {g.out[a]} on axis {a}")
+            parts.append(f"output {name} {first} to {last - 1} of {g.out[a]}")
         if axis.taps != g.kernel[a]:
-            parts.append(f"{axis.taps} of {g.kernel[a]} taps on axis {a}")
+            parts.append(f"{axis.taps} of {g.kernel[a]} tap {name}")
     return (
         f"This convolution is too large to draw whole. Drawn: {'; '.join(parts)}. Sums run over "
         "what is drawn; offsets, strides and plans are those of the whole arrays."
