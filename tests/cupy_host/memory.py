@@ -111,7 +111,9 @@ class DeviceMemory:
     def adopt(self, address: int, size: int, extent: int, device: int) -> Block:
         """Makes an array in a chunk: poisons it, writes guard bytes, and allows kernels to access
         it."""
-        self.abandon(address)  # was freed by a thread without the pool's hook
+        for other in list(self.arrays.values()):  # freed by a thread without the pool's hook
+            if other.address < address + extent and address < other.address + other.extent:
+                self.abandon(other.address)
         block = Block(address, size, extent, device, caller())
         self.core.host_memory_fill(address, POISON, size)
         self.core.host_memory_fill(address + size, GUARD, extent - size)

@@ -48,6 +48,26 @@ def test_overwritten_guard_is_found(host, cp):
     ctypes.memset(x.data.ptr + 40, 0xA5, 1)
 
 
+def test_memory_freed_unseen_is_no_damage(host):
+    """An array that a thread without the pool's hook has freed makes room for other arrays, at its
+    own address and in its guard bytes; damage before that is found."""
+    memory = host.memory
+    live = memory.live[0]
+    chunk = memory.allocate(0, 8192)
+    first, middle = chunk.address, chunk.address + 1024
+    memory.adopt(first, 1000, 2048, 0)
+    memory.adopt(middle, 500, 1024, 0)
+    memory.verify_all()
+    memory.adopt(first, 300, 1024, 0)
+    memory.adopt(first + 512, 20, 512, 0)
+    assert [b.address for b in memory.arrays.values() if b.device == 0][-2:] == [middle, first + 512]
+    ctypes.memset(middle + 500, 0, 1)
+    with pytest.raises(cupy_host.GuardDamaged, match="byte 0 past the end of the 500-byte array"):
+        memory.adopt(middle - 256, 100, 512, 0)
+    memory.free(chunk.address)
+    assert memory.live[0] == live
+
+
 def test_exceptions_are_never_swallowed(host, cp):
     with contextlib.suppress(cupy_host.BadFree):  # as careless code might
         cp.cuda.runtime.free(12345)
