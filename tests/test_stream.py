@@ -54,6 +54,19 @@ def test_blocks_have_the_bits_of_the_whole(taps, stride, dilation, padding, grou
     assert found.tobytes() == whole.tobytes()
 
 
+@pytest.mark.parametrize(
+    ("taps", "stride"), [(4, 1), (2, 5), (2, 13)], ids=["overlap", "gaps", "wide gaps"]
+)
+def test_equal_blocks_between_others(taps, stride):
+    """A block of another length comes between equal ones, and samples between windows are skipped,
+    whether they end a block or begin one."""
+    x, f = integer_data((1, 60, 2), "float64", 3), integer_data((taps, 2, 3), "float64", 4)
+    ends = np.cumsum([5, 5, 5, 3, 5, 5, 5, 2, 1, 5, 5, 5, 4, 5])
+    cuts = list(zip([0, *ends[:-1]], ends, strict=True))
+    found = streamed(es.Stream(f, stride=stride), x, cuts)
+    np.testing.assert_array_equal(found, es.conv(x, f, stride=stride, padding="causal"))
+
+
 @pytest.mark.parametrize("dtype", ["int8", "float16", "float32", "complex64"])
 def test_dtypes(dtype):
     seed = 1

@@ -60,7 +60,7 @@ def test_memory_freed_unseen_is_no_damage(host):
     memory.verify_all()
     memory.adopt(first, 300, 1024, 0)
     memory.adopt(first + 512, 20, 512, 0)
-    assert [b.address for b in memory.arrays.values() if b.device == 0][-2:] == [middle, first + 512]
+    assert [*memory.arrays][-2:] == [middle, first + 512]
     ctypes.memset(middle + 500, 0, 1)
     with pytest.raises(cupy_host.GuardDamaged, match="byte 0 past the end of the 500-byte array"):
         memory.adopt(middle - 256, 100, 512, 0)

@@ -43,7 +43,7 @@ from mutants.sources import make, read
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("faults.toml")
 COPIES = 2  # copies of the sources, and so tests at a time: one per core of a small machine
-LIMIT = 120  # most seconds for the tests of one fault
+LIMIT = 240  # most seconds for the tests of one fault
 CLEAN = 1800  # most seconds for all tests without a fault
 PYTEST = (
     "-x", "-q", "--tb=native", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist",
