@@ -4,8 +4,8 @@ Each row compares ways that take turns, and shows the median of the ratios of ne
 other processes of the machine slow both alike.
 
 - threads: `es.conv` of a Dask array, by Dask's threads, against `es.conv` of the whole array, for
-  chunks of an array in memory and for chunks in memory of their own, and the latter against
-  `map_overlap` around `scipy.ndimage.correlate`
+  images of a batch, for chunks of an array in memory and for chunks in memory of their own, and the
+  latter against `map_overlap` around `scipy.ndimage.correlate` and against `dask_image`
 - graphs: microseconds of CPU to write a task
 - streams: `Stream.push` against `scipy.signal.lfilter` with its state
 - cluster: two worker processes of one thread against one process
@@ -19,12 +19,14 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import dask
 import dask.array as da
+import dask_image.ndfilters
 import numpy as np
 import scipy.ndimage
 import scipy.signal
@@ -68,9 +70,10 @@ LAYERS = {
 
 
 def threads() -> list[Row]:
-    """Compare chunks of an array in memory, and chunks in memory of their own, with one call.
+    """Compare Dask's threads on chunks with one call on the whole array.
 
-    Both ways hold the whole result in memory.
+    All ways take turns, and hold the whole result in memory. Images of a batch have the same size
+    as the chunks, but no neighbours: what they take is the time of Dask and of the filter.
     """
     rows = []
     for name, (shape, chunks, filter_shape) in LAYERS.items():
@@ -78,20 +81,48 @@ def threads() -> list[Row]:
         f = np.random.default_rng(1).random(filter_shape, "float32")
         lazy = da.from_array(x, chunks=chunks, name=False)
         own = _persist(lazy.map_blocks(np.copy))
-
-        def whole(x: Any = x, f: Any = f) -> None:
-            es.conv(x, f, padding="same")
-
-        parts = [es.conv(source, f, padding="same") for source in (lazy, own)]
-        found = [ratio(lambda y=y: _persist(y), whole) for y in parts]
-        text = "-"
+        images = x.reshape(-1, *chunks[1:])
+        batch = _persist(da.from_array(images, chunks=chunks, name=False).map_blocks(np.copy))
+        ways: dict[str, Callable[[], Any]] = {
+            "whole": lambda x=x, f=f: es.conv(x, f, padding="same")
+        }
+        for way, source in {"batch": batch, "lazy": lazy, "own": own}.items():
+            ways[way] = partial(_persist, es.conv(source, f, padding="same"))
         if filter_shape[-1] == 1:
             taps = f.reshape((1, *filter_shape[:-2], 1))
             depth = tuple(k // 2 for k in taps.shape)
-            other = own.map_overlap(_correlate, depth=depth, boundary=0, taps=taps, dtype=x.dtype)
-            text = f"{ratio(lambda y=parts[1]: _persist(y), lambda y=other: _persist(y), 3):.1f}"
-        rows.append((name, *(f"{r:.2f}" for r in found), text))
+            ways["overlap"] = partial(_persist, own.map_overlap(
+                _correlate, depth=depth, boundary=0, taps=taps, dtype=x.dtype
+            ))  # fmt: skip
+            ways["dask-image"] = partial(
+                _persist, dask_image.ndfilters.correlate(own, taps, mode="constant")
+            )
+        took = in_turns(ways)
+        rows.append((
+            name,
+            *(f"{median_ratio(took['whole'], took[way]):.2f}" for way in ("batch", "lazy", "own")),
+            *(
+                f"{median_ratio(took[way], took['own']):.1f}" if way in took else "-"
+                for way in ("overlap", "dask-image")
+            ),
+        ))  # fmt: skip
     return rows
+
+
+def in_turns(ways: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Return the seconds of every way in each turn, after a warm-up."""
+    for call in ways.values():
+        call()
+    took: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(TURNS):
+        for way, call in ways.items():
+            took[way].append(seconds(call))
+    return took
+
+
+def median_ratio(one: list[float], other: list[float]) -> float:
+    """Return the median, over turns, of the seconds of one divided by those of the other."""
+    return median(a / b for a, b in zip(one, other, strict=True))
 
 
 def _persist(y: Any) -> Any:
@@ -201,8 +232,8 @@ def main() -> None:
     if given.volume:  # first: the most memory resident is that of the process so far
         parts.append(table(("volume, Zarr to Zarr", "time", "memory"), volume(given.volume)))
     parts += [
-        table(("threads; `es.conv` of the whole = 1", "chunks of one array", "chunks of their own",
-               "`map_overlap` of SciPy = 1"), threads()),
+        table(("threads; `es.conv` of the whole = 1", "images of a batch", "chunks of one array",
+               "chunks of their own", "`map_overlap` of SciPy = 1", "`dask_image` = 1"), threads()),
         table(("graphs", "us of CPU a chunk", ""), graphs()),
         table(("streams", "us of CPU a block", "`lfilter`, us"), streams()),
     ]  # fmt: skip

@@ -150,6 +150,53 @@ def test_chunks_have_the_bits_of_the_whole(which, data, call, seed):
     equal(run(which, *lazy, case, keywords), expected)
 
 
+@pytest.mark.parametrize("which", ["forward", "input_grad"])
+@settings(max_examples=25)
+@given(st.data(), calls(), seeds)
+def test_pieces_have_the_bits_of_the_whole(which, data, call, seed):
+    """Blocks of whole rows: a chunk in memory of its own is read in place, the margins are
+    copied."""
+    pytest.importorskip("llvmlite", reason="the order of sums is that of compiled kernels")
+    case, keywords = call
+    assume(len(case.kernel_size) > 1)
+    keywords = {**keywords, "accuracy": "elementwise", "input_dilation": 1}
+    found = operands(case, keywords, "float64", seed)
+    assume(found is not None)
+    x, f, gy = found
+    expected = run(which, x, f, gy, case, keywords)
+    operand = x if which == "forward" else gy
+    # axes that may be cut, marked by a 2: all but the last spatial axis and the channels
+    marks = arranged(np.empty((*(2,) * (x.ndim - 2), 1, 1)), keywords, 0).shape
+    chunks = tuple(
+        split(data.draw, n) if mark == 2 else (n,)
+        for n, mark in zip(operand.shape, marks, strict=True)
+    )
+    own = da.from_array(operand, chunks=chunks).map_blocks(np.array)
+    with _testing.use(constants={"bytes worth pieces": 0, "share of a chunk worth pieces": 0}):
+        equal(run(which, own, f, own, case, keywords), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("which", ["forward", "input_grad"])
+def test_large_chunks_are_not_copied(which, stride):
+    """A few rows at the margins are joined, and never whole chunks."""
+    x = np.random.default_rng(0).standard_normal((1, 192, 12000, 1), "float32")
+    f = np.ones((10, 3, 1, 1), "float32")
+    own = da.from_array(x, chunks=(1, 64, -1, 1)).map_blocks(np.array)
+    keywords = {"padding": (6, 1), "stride": (stride, 1)}
+    if which == "forward":
+        found, expected = es.conv(own, f, **keywords), es.conv(x, f, **keywords)
+    else:
+        size = (191 * stride - 2, 12000)
+        found, expected = (es.conv_input_grad(a, f, size, **keywords) for a in (own, x))
+    with _testing.watching("join chunks of a piece") as calls:
+        found = found.compute(scheduler="synchronous")
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    joined = [call.result.shape[1] for call in calls if len(call.args[0]) > 1]
+    assert len(joined) >= 2
+    assert max(joined) <= 20
+
+
 @settings(max_examples=5)
 @given(st.data(), seeds, st.integers(1, 3), st.integers(0, 1))
 def test_transposed(data, seed, stride, extra):
@@ -399,7 +446,7 @@ def test_tasks_share_the_threads_of_a_call():
 
 def test_chunks_of_one_array_are_read_where_they_lie():
     """A view of neighbouring chunks, if they have the addresses of one array; else a copy."""
-    from einstride.arrays.backends.dask.tasks import gathered
+    from einstride.arrays.backends.dask.joining import gathered
 
     x = np.arange(8 * 9 * 2).reshape(8, 9, 2)
     cuts = (((1, 4), (0, 3)), ((2, 5), (0, 4)), ((0, 2),))

@@ -9,7 +9,7 @@ import pytest
 
 import einstride as es
 from cupy_host import events
-from einstride import nn
+from einstride import _testing, nn
 
 da = pytest.importorskip("dask.array", reason="dask is not installed")
 
@@ -89,3 +89,16 @@ def test_training_on_the_device(gpu):
     for name, p in there.parameters.items():
         assert isinstance(p, gpu.array_type)
         np.testing.assert_allclose(gpu.asnumpy(p), here.parameters[name], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["forward", "input_grad"])
+def test_pieces_on_the_device(gpu, name):
+    """Blocks of whole rows, of which margins alone are copied."""
+    x = da.from_array(gpu.asarray(X), chunks=(2, 5, -1, -1), asarray=False)
+    call, sizes = (es.conv, ()) if name == "forward" else (es.conv_input_grad, (X.shape[1:3],))
+    f = F if name == "forward" else np.ascontiguousarray(F[..., :4])
+    expected = call(X, f, *sizes, padding="same", groups=2)
+    with _testing.use(constants={"bytes worth pieces": 0, "share of a chunk worth pieces": 0}):
+        found = call(x, f, *sizes, padding="same", groups=2).compute(scheduler="synchronous")
+    assert isinstance(found, gpu.array_type)
+    np.testing.assert_array_equal(gpu.asnumpy(found), expected)

@@ -115,10 +115,10 @@ def passes(compute: Compute) -> Passes:
 
     def call(
         where: str, direction: Direction, first: Array, second: Array, bias: Array | None,
-        k: Keywords, extra: Any, b: Backend,
+        k: Keywords, extra: Any, b: Backend, out: Array | None = None,
     ) -> Array:  # fmt: skip
         given = (*k, extra)
-        return compute(where, direction, first, second, bias, None, given, parse.checked, b=b)
+        return compute(where, direction, first, second, bias, out, given, parse.checked, b=b)
 
     return Passes(values, call, plan, infer, bilinear.compute)
 

@@ -25,7 +25,8 @@ class Passes:
     compute : callable
         ``compute(*call)``: the result, of arrays that have memory to lend.
     call : callable
-        ``call(*call, b)``: the result of arrays of NumPy or CuPy, on the backend `b`.
+        ``call(*call, b, out)``: the result of arrays of NumPy or CuPy, on the backend `b`, in `out`
+        unless that is None.
     plan : callable
         ``plan(*call)``: the `einstride.planning.select.Decision` about arrays that may have no
         values.

@@ -20,15 +20,8 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from einstride.arrays.backends.adapter import Array
-from einstride.arrays.backends.dask.tasks import (
-    Block,
-    Call,
-    Cuts,
-    InputBlock,
-    Problem,
-    Sum,
-    lengths_of,
-)
+from einstride.arrays.backends.dask.joining import Cuts, lengths_of
+from einstride.arrays.backends.dask.tasks import Block, Call, InputBlock, Problem, Sum
 from einstride.arrays.backends.passes import PASSES
 from einstride.geometry import chunks as pieces
 from einstride.geometry.arithmetic import HALVES
@@ -136,7 +129,8 @@ class _Writer:
         self.call = Call(
             where, direction, k, plan.orders,
             sums if several and not a.exact and sums != a.result else None,
-            a.result, self.g.kernel, self.per_example, isinstance(extra, Transposed),
+            a.result, tuple(zip(self.g.stride, self.g.extent, strict=True)), self.g.kernel,
+            self.per_example, isinstance(extra, Transposed),
         )  # fmt: skip
         self.channel_ends: list[int] = []
         if direction == "filter_grad":

@@ -19,9 +19,20 @@ import numpy as np
 
 from einstride.arrays.backends import numpy, of_type
 from einstride.arrays.backends.adapter import Array
+from einstride.arrays.backends.dask import pieces
+from einstride.arrays.backends.dask.joining import (
+    Cuts,
+    callers_axis,
+    callers_shape,
+    fill_border,
+    filled,
+    gathered,
+    lengths_of,
+    new_like,
+)
 from einstride.arrays.backends.passes import PASSES
 from einstride.arrays.backends.thread_pool import cores
-from einstride.geometry.chunks import CONSTANT, ZEROS, Fill, Folded, Part, Range
+from einstride.geometry.chunks import CONSTANT, Folded, Part, Range
 from einstride.geometry.convolution import Direction
 from einstride.geometry.keywords import Keywords, PerExample, Shape, Transposed
 from einstride.support.errors import bad_value
@@ -108,6 +119,8 @@ class Call:
         None if they stay as they are.
     result : str
         The dtype of the result.
+    steps : tuple of (int, int)
+        The stride and the extent of windows on each spatial axis.
     kernel : tuple of int
         The kernel size, of a filter gradient.
     per_example, transposed : bool
@@ -120,13 +133,14 @@ class Call:
     orders: tuple[Shape | None, Shape | None, Shape | None]
     compute: str | None
     result: str
+    steps: tuple[tuple[int, int], ...]
     kernel: Shape = ()
     per_example: bool = False
     transposed: bool = False
 
     def on(
         self, first: Array, second: Array, bias: Array | None, parts: Sequence[Part],
-        groups: int, input_dilation: Any,
+        groups: int, input_dilation: Any, out: Array | None = None,
     ) -> Array:  # fmt: skip
         """Compute a block, whose convolution has the paddings of `parts` and no other border."""
         k, extra = self._arguments(parts, groups, input_dilation)
@@ -139,8 +153,27 @@ class Call:
         if self.compute is not None:
             first, second = first.astype(self.compute), second.astype(self.compute)
         return PASSES[0].call(
-            self.where, self.direction, first, second, bias, k, extra, HOST if on_host else b
+            self.where, self.direction, first, second, bias, k, extra, HOST if on_host else b, out
         )
+
+    def by_pieces(
+        self, chunks: Sequence[Array], cuts: Cuts, second: Array, bias: Array | None,
+        parts: Sequence[Part], shape: Shape, groups: int,
+    ) -> Array | None:  # fmt: skip
+        """Compute a block without a copy of its chunks; None if that would be slower."""
+        if self.compute is not None or self.keywords.input_dilation not in (1, (1,) * len(parts)):
+            return None
+        shape = callers_shape(shape, self.orders[2])
+
+        def allocate() -> Array:
+            return new_like(chunks[0], shape, self.result)
+
+        def work(first: Array, parts: Sequence[Part], out: Array) -> None:
+            self.on(first, second, bias, parts, groups, 1, out)
+
+        orders = self.orders[0], self.orders[2]
+        forward = self.direction == "forward"
+        return pieces.compute(chunks, cuts, parts, self.steps, forward, orders, allocate, work)
 
     def _arguments(
         self, parts: Sequence[Part], groups: int, input_dilation: Any
@@ -166,10 +199,6 @@ class Call:
         """Describe the call on operands of these shapes."""
         k, extra = self._arguments(parts, groups, dilation)
         return Problem(self.direction, (tuple(first), tuple(second)), k, extra)
-
-
-Cuts = tuple[tuple[Range, ...], ...]
-"""For each axis of an operand, in the caller's order, the slices of consecutive chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +239,7 @@ class Block:
         first, second = lengths_of(self.cuts), lengths_of(self.second)
         for axis, part in enumerate(self.parts, start=1):
             if part.fills:
-                first[_callers_axis(self.call.orders[0], axis)] = part.size
+                first[callers_axis(self.call.orders[0], axis)] = part.size
         dilation = self.call.keywords.input_dilation
         if any(p.fills for p in self.parts):
             dilation = 1
@@ -222,14 +251,20 @@ class Block:
         call, bias = self.call, _of_channels(bias, self.channels)
         if 0 in self.shape or any(p.size == 0 for p in self.parts):
             return _nothing(call, self.shape, chunks[-1], bias)
-        second = gathered(chunks[: self.count], self.second)
-        x = gathered(chunks[self.count :], self.cuts)
+        second, chunks = gathered(chunks[: self.count], self.second), chunks[self.count :]
+        if call.direction == "forward" and not any(part.fills for part in self.parts):
+            found = call.by_pieces(
+                chunks, self.cuts, second, bias, self.parts, self.shape, self.groups
+            )
+            if found is not None:
+                return found
+        x = gathered(chunks, self.cuts)
         for axis, part in enumerate(self.parts, start=1):
             if part.fills:
-                x = filled(x, _callers_axis(call.orders[0], axis), part.fills)
+                x = filled(x, callers_axis(call.orders[0], axis), part.fills)
         if any(fill.source == CONSTANT for part in self.parts for fill in part.fills):
             for axis, part in enumerate(self.parts, start=1):
-                place = _callers_axis(call.orders[0], axis)
+                place = callers_axis(call.orders[0], axis)
                 fill_border(x, place, part.fills, call.keywords.fill)
         dilations = call.keywords.input_dilation
         if not isinstance(dilations, tuple):
@@ -277,6 +312,11 @@ class InputBlock:
         f = gathered((f,), self.second)
         if 0 in self.shape:
             return _nothing(call, self.shape, chunks[0], bias)
+        if not self.folded:
+            [(cuts, parts, _)] = self.cells
+            whole = call.by_pieces(chunks, cuts, f, bias, parts, self.shape, self.groups)
+            if whole is not None:
+                return whole
         found, start = [], 0
         for cuts, parts, count in self.cells:
             gy, start = gathered(chunks[start : start + count], cuts), start + count
@@ -293,7 +333,7 @@ class InputBlock:
     def _fold(self, found: list[Array]) -> Array:
         """Add the padded positions of all cells to the elements that they hold."""
         call = self.call
-        axes = [_callers_axis(call.orders[2], i + 1) for i in range(len(self.folded))]
+        axes = [callers_axis(call.orders[2], i + 1) for i in range(len(self.folded))]
         lengths = [[part.size for part in axis.parts] for axis in self.folded]
         gx = _joined(found, axes, lengths)
         for axis, folded in zip(axes, self.folded, strict=True):
@@ -381,92 +421,6 @@ def _check_sum(where: str, one: Array, other: Array) -> None:
         )
 
 
-def lengths_of(cuts: Cuts) -> list[int]:
-    """Return the shape of what `gathered` returns."""
-    return [sum(stop - start for start, stop in axis) for axis in cuts]
-
-
-def gathered(chunks: Sequence[Array], cuts: Cuts) -> Array:
-    """Return slices of chunks, given in row-major order, as one array.
-
-    It is a view where the slices lie in memory as those of one array do: chunks of an array in
-    memory or of a memory map. Otherwise it is a copy.
-    """
-    parts = [
-        chunk[tuple(slice(*cut) for cut in cell)]
-        for chunk, cell in zip(chunks, product(*cuts), strict=True)
-    ]
-    if len(parts) == 1:
-        return parts[0]
-    lengths = [[stop - start for start, stop in axis] for axis in cuts]
-    starts = [[end - n for end, n in zip(accumulate(each), each, strict=True)] for each in lengths]
-    shape = tuple(map(sum, lengths))
-    view = _one_view(parts, list(product(*starts)), shape)
-    if view is not None:
-        return view
-    whole = np.empty_like(parts[0], shape=shape)
-    for part, place in zip(parts, product(*starts), strict=True):
-        index = tuple(slice(i, i + n) for i, n in zip(place, part.shape, strict=True))
-        whole[index] = part
-    return whole
-
-
-def _one_view(parts: Sequence[Array], places: Sequence[Shape], shape: Shape) -> Array | None:
-    """Return the array of this shape whose elements are those of the parts, or None.
-
-    Each element of the view has the address that it has in its part, so that the view reads no
-    other memory. The caller holds the parts while it reads the view.
-    """
-    first = parts[0]
-    if 0 in shape or any(type(part) is not np.ndarray for part in parts):
-        return None
-    dtype, strides, start = first.dtype, first.strides, _address(first)
-    for part, place in zip(parts, places, strict=True):
-        if part.dtype != dtype or part.strides != strides:
-            return None
-        if _address(part) != start + sum(i * n for i, n in zip(place, strides, strict=True)):
-            return None
-    return np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)
-
-
-def _address(a: Array) -> int:
-    address: int = a.__array_interface__["data"][0]
-    return address
-
-
-def filled(x: Array, axis: int, fills: Sequence[Fill]) -> Array:
-    """Return the positions of an axis that hold these elements of x, or zeros."""
-    length = sum(fill.length for fill in fills)
-    whole = np.empty_like(x, shape=(*x.shape[:axis], length, *x.shape[axis + 1 :]))
-    before, start = (slice(None),) * axis, 0
-    for n, source, step in fills:
-        place = (*before, slice(start, start + n))
-        start += n
-        if source < 0:
-            whole[place] = 0
-        elif step == 0:
-            whole[place] = x[(*before, slice(source, source + 1))]
-        elif step == 1:
-            whole[place] = x[(*before, slice(source, source + n))]
-        else:
-            whole[place] = np.flip(x[(*before, slice(source - n + 1, source + 1))], axis)
-    return whole
-
-
-def fill_border(x: Array, axis: int, fills: Sequence[Fill], constant: Any) -> None:
-    """Write what the border of an axis holds, also where the borders of two axes meet."""
-    before, start = (slice(None),) * axis, 0
-    for n, source, _ in fills:
-        if source in (ZEROS, CONSTANT):
-            x[(*before, slice(start, start + n))] = constant if source == CONSTANT else 0
-        start += n
-
-
-def _callers_axis(order: Shape | None, axis: int) -> int:
-    """Return the place, in the caller's order, of an axis of the canonical order."""
-    return axis if order is None else order[axis]
-
-
 def _of_channels(bias: Array | None, channels: Range) -> Array | None:
     return None if bias is None else bias[slice(*channels)]
 
@@ -474,11 +428,10 @@ def _of_channels(bias: Array | None, channels: Range) -> Array | None:
 def _nothing(call: Call, shape: Shape, like: Array, bias: Array | None) -> Array:
     """Return a block, of a canonical shape, without products: zeros, plus the bias."""
     order = call.orders[2]
-    if order is not None:
-        shape = tuple(shape[order.index(i)] for i in range(len(order)))
+    shape = callers_shape(shape, order)
     zeros: Array = np.zeros_like(like, shape=shape, dtype=call.compute or call.result)
     if bias is not None:
-        channel = _callers_axis(order, len(shape) - 1)
+        channel = callers_axis(order, len(shape) - 1)
         places = [1] * len(shape)
         places[channel] = -1
         zeros += np.reshape(np.asarray(bias, like=zeros), places).astype(zeros.dtype)
