@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -105,6 +106,24 @@ def test_a_killed_worker_costs_a_shard_and_no_training(client, tmp_path):
     assert (tmp_path / "killed").exists()
     for name, expected in models[0].parameters.items():
         np.testing.assert_allclose(models[1].parameters[name], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_model_larger_than_graphs_should_be_trains_without_a_warning(client):
+    """The graph of a step holds the model, which Dask would take for an array in a wrong place."""
+    net = nn.Sequential(nn.Flatten(), nn.Dense(3000), nn.ReLU(), nn.Dense(2))
+    model = nn.Model(net, (32, 32, 1))
+    assert sum(p.nbytes for p in model.parameters.values()) > 10_000_000
+    data = (
+        da.zeros((8, 32, 32, 1), dtype="float32", chunks=(4, -1, -1, -1)),
+        da.zeros(8, dtype=int, chunks=4),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = model.fit(
+            data=data, loss=nn.CrossEntropy(), optimiser=nn.SGD(0.1), epochs=1, batch_size=8,
+            progress=False, cluster=client, shards=2,
+        )  # fmt: skip
+    assert len(history.epochs) == 1
 
 
 def test_an_error_of_a_task_reaches_the_caller(client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ from uuid import uuid4
 import dask.array
 import numpy as np
 from dask.highlevelgraph import HighLevelGraph
-from dask.utils import apply
+from dask.utils import apply, parse_bytes
 
 from einstride.arrays.backends.adapter import Array
 from einstride.geometry.keywords import Shape
@@ -18,6 +19,9 @@ from einstride.geometry.keywords import Shape
 FAN_IN = 8
 """Results of shards that one task adds. Another number changes the order of sums, and with it the
 last bits of results."""
+
+LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
+"""Dask's setting of the bytes of a graph from which it warns."""
 
 
 def map_batches(
@@ -60,8 +64,18 @@ def reduce_batches(
     parts = [call(stored, *map(_whole, batch)) for batch in batches]
     while len(parts) > 1:
         parts = [total(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
-    (found,) = dask.compute(parts[0], scheduler=scheduler)
+    # A cluster warns of graphs of more than 10 MB, which often hold arrays by mistake.
+    limit = parse_bytes(dask.config.get(LARGE_GRAPH, "10 MB")) + _bytes_of(function)
+    with dask.config.set({LARGE_GRAPH: limit}):
+        (found,) = dask.compute(parts[0], scheduler=scheduler)
     return found
+
+
+def _bytes_of(function: Callable[..., Any]) -> int:
+    """Return the bytes that a function takes in a graph, without a copy of its arrays."""
+    buffers: list[pickle.PickleBuffer] = []
+    rest = pickle.dumps(function, protocol=5, buffer_callback=buffers.append)
+    return len(rest) + sum(buffer.raw().nbytes for buffer in buffers)
 
 
 def checked(check: Callable[..., None], *arrays: Any) -> Array:
