@@ -343,7 +343,7 @@ def test_the_plans_are_those_of_plan():
 def test_a_pass_without_a_plan_says_why():
     page = es.show((1, 8, 8, 1), (3, 3, 1, 1), stride=2, batch_invariant=True)
     assert page.data["plans"]["forward"]["algorithm"]
-    assert page.data["plans"]["filter_grad"]["refused"].startswith("plan: ")
+    assert page.data["plans"]["filter_grad"]["refused"].startswith("show: ")
 
 
 REFUSED = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.api.plan import plan
+from einstride.api.plan import DirectionArguments, plan_for
 from einstride.api.saved_plan import Plan
 from einstride.arrays.backends import Array
 from einstride.arrays.backends.numpy import dtype_name, unallocated
@@ -62,7 +62,7 @@ def collect(
     m = memory(x, g)
     axes = drawn_axes(g, at)
     p = part(g, axes)
-    forward = plan(_given(x, order.x), _given(f, order.f), **k._asdict())
+    forward = _plan(_given(x, order.x), _given(f, order.f), "forward", k)
     if gy is None:
         gy = unallocated([n or 0 for n in forward.output_shape], forward.dtype)
     canonical_gy = gy if order.y is None else gy.transpose(order.y)
@@ -72,12 +72,10 @@ def collect(
     makers: dict[str, Callable[[], Plan]] = {
         "forward": lambda: forward,
         "input_grad": partial(
-            plan, gy, _given(f, order.f), direction="input_grad",
-            input_size=g.given_shape[1:-1], **k._asdict(),
+            _plan, gy, _given(f, order.f), "input_grad", k, input_size=g.given_shape[1:-1]
         ),
         "filter_grad": partial(
-            plan, _given(x, order.x), gy, direction="filter_grad", kernel_size=g.kernel,
-            **k._asdict(),
+            _plan, _given(x, order.x), gy, "filter_grad", k, kernel_size=g.kernel
         ),
     }  # fmt: skip
     text = f"x {g.given_shape} * f {g.f_shape} → y {g.y_shape}"
@@ -109,6 +107,11 @@ def collect(
         "plans": {n: planned(make, LIBRARY, dtypes) for n, make in makers.items()},
         "exercises": [e._asdict() | {"answer": str(e.answer)} for e in exercises(g, m, name)],
     }  # fmt: skip
+
+
+def _plan(first: Array, second: Array, direction: str, k: Keywords, **sizes: Any) -> Plan:
+    """Plan one pass; errors name `show`."""
+    return plan_for("show", first, second, direction, None, LIBRARY, DirectionArguments(**sizes), k)
 
 
 def _order_text(order: Layout) -> str:

@@ -49,9 +49,12 @@ class Drawing(NamedTuple):
     elements: dict[int, tuple[str, bool]]
 
 
-def window(data: dict[str, Any], output: tuple[int, ...] | None) -> str:
-    """Draw the window of one output of the first example and channel of a page with two axes."""
-    d = _drawing(data, output)
+def window(where: str, data: dict[str, Any], output: tuple[int, ...] | None) -> str:
+    """Draw the window of one output of the first example and channel of a page with two axes.
+
+    Errors name `where`.
+    """
+    d = _drawing(where, data, output)
     grid = list(_grid(d))
     height = max(d.rows * CELL, 150) + 230
     width = max(len(d.elements) * SMALL + 32, d.columns * CELL + 420)
@@ -65,9 +68,8 @@ def window(data: dict[str, Any], output: tuple[int, ...] | None) -> str:
     )
 
 
-def _drawing(data: dict[str, Any], output: tuple[int, ...] | None) -> Drawing:
+def _drawing(where: str, data: dict[str, Any], output: tuple[int, ...] | None) -> Drawing:
     """Take what one picture needs from the data of a page."""
-    where = "Page.svg"
     if data["rank"] != 2:
         raise bad_value(where, "the picture has two spatial axes", data["rank"], "show two axes")
     axes, memory = data["axes"], data["memory"]
