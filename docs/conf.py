@@ -42,7 +42,8 @@ default_role = "code"  # `name` in docstrings is code, as in Markdown
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"einstride {version}"
-html_static_path = []
+html_static_path = ["static"]
+html_js_files = ["frames.js"]
 html_extra_path = []
 html_show_sourcelink = False
 html_theme_options = {

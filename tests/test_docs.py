@@ -126,6 +126,53 @@ def test_the_picture_of_a_window_is_the_one_that_show_draws():
     assert (ROOT / "docs" / "window.svg").read_text(encoding="utf-8") == drawn
 
 
+def live(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    return runpy.run_path(str(ROOT / "docs" / "build_site.py"))
+
+
+def test_live_pages_show_the_arrays_of_the_code_above(monkeypatch):
+    site = live(monkeypatch)
+    for name, (where, keywords) in site["LIVE"].items():
+        text = (ROOT / "docs" / "learn" / f"{where}.md").read_text(encoding="utf-8")
+        above, frame, _ = text.partition(f'src="../live/{name}.html')
+        assert frame
+        code = "\n".join(re.findall(r"```python\n(.*?)```", above, re.S))
+        made = {}
+        exec(compile(code, where, "exec"), made)
+        if name == "plan":
+            assert site["live_page"](name).data["shapes"]["x"] == made["x_shape"]
+            continue
+        keywords = {k: v for k, v in keywords.items() if k != "direction"}
+        y = es.conv(made["x"], made["f"], **keywords)
+        shown = site["live_page"](name).data
+        assert shown["values"]["y"] == y.ravel().tolist()
+        assert shown["drawn"]["whole"]
+        if "gy" in made:
+            assert shown["values"]["gy"] == made["gy"].ravel().tolist()
+
+
+def test_an_operand_of_einsum_is_no_letter_of_its_equation():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    found = [
+        (path.name, letters, operands)
+        for path in pages
+        for letters, operands in re.findall(
+            r'einsum\("([a-z,>-]+)", ([^)]*)\)', path.read_text(encoding="utf-8")
+        )
+    ]
+    assert len(found) >= 4
+    assert not [one for one in found if set(one[1]) & set(re.findall(r"\b[a-z]\b", one[2])) - {"f"}]
+
+
+def test_titles_of_pages_of_figures_differ():
+    titles = [
+        path.read_text(encoding="utf-8").splitlines()[0]
+        for path in (ROOT / "bench" / "results").glob("*.md")
+    ]
+    assert len(set(titles)) == len(titles) > 5
+
+
 def test_the_page_of_kernels_runs(tmp_path, monkeypatch):
     """The schedule of the worked example is compiled, and exact."""
     pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")

@@ -31,7 +31,8 @@ def options(parser: ArgumentParser) -> None:
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     add = parser.add_argument
-    add("first", metavar="X", help="the shape of x (of gy for input_grad), e.g. 8x56x56x64")
+    add("first", metavar="X", help="the shape of x (of gy for input_grad), e.g. 8x56x56x64; "
+        "None as the batch: any")  # fmt: skip
     add("second", metavar="F", help="the shape of f (of gy for filter_grad), e.g. 3x3x64x64")
     add("--direction", help="forward (default), input_grad, filter_grad or transpose")
     add("--dtype", help="of both operands (default float32)")
@@ -60,7 +61,7 @@ def run(args: Namespace) -> int:
         call = {n: keywords.pop(n, v) for n, v in CALL.items()}
         sizes = {n: keywords.pop(n) for n in DirectionArguments._fields if n in keywords}
         p = plan_for(
-            WHERE, numbers(WHERE, "X", args.first), numbers(WHERE, "F", args.second), **call,
+            WHERE, sizes_of(WHERE, "X", args.first), sizes_of(WHERE, "F", args.second), **call,
             sizes=DirectionArguments(**sizes), k=Keywords(**keywords),
         )  # fmt: skip
     except (ValueError, TypeError) as error:
@@ -104,6 +105,13 @@ def groups(where: str, name: str, text: str) -> int | str:
 def numbers(where: str, name: str, text: str) -> tuple[int, ...]:
     """Parse integers of the form 8x56x56x64 or 8,56,56,64."""
     return _integers(where, name, text, text.replace("x", ",").split(","))
+
+
+def sizes_of(where: str, name: str, text: str) -> tuple[int | None, ...]:
+    """Parse a shape of the form 8x56x56x64, or Nonex56x56x64 for any batch."""
+    parts = text.replace("x", ",").split(",")
+    known = iter(_integers(where, name, text, [part for part in parts if part != "None"]))
+    return tuple(None if part == "None" else next(known) for part in parts)
 
 
 def ints(where: str, name: str, text: str) -> int | tuple[int, ...]:

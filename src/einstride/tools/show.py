@@ -29,7 +29,8 @@ def options(parser: ArgumentParser) -> None:
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     add = parser.add_argument
-    add("first", metavar="X", help="the shape of x, e.g. 6x6x1, or 8x6x6x1 with a batch")
+    add("first", metavar="X", help="the shape of x, e.g. 6x6x1, or 8x6x6x1 with a batch; "
+        "None as the batch: any")  # fmt: skip
     add("second", metavar="F", help="the shape of f, e.g. 3x3x1x2")
     add("--pass", dest="direction", default="forward", metavar="NAME",
         help=f"the pass that is shown first: {', '.join(PASSES)}")  # fmt: skip
@@ -62,7 +63,7 @@ def run(args: Namespace) -> int:
         if args.at is not None:
             keywords["at"] = explain.ints(WHERE, "at", args.at)
         page = show(
-            explain.numbers(WHERE, "X", args.first), explain.numbers(WHERE, "F", args.second),
+            explain.sizes_of(WHERE, "X", args.first), explain.numbers(WHERE, "F", args.second),
             direction=args.direction, title=args.title, **keywords,
         )  # fmt: skip
         if args.out.suffix == ".svg":

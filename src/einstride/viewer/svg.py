@@ -133,7 +133,7 @@ def _table(data: dict[str, Any], d: Drawing) -> Iterator[str]:
     left, text, name = 16 + d.columns * CELL + 36, "x", "x"
     if data["memory"]["copied"]:
         text, name = "x with its border", "padded"
-    lines = (f"all windows of {text}, a view:", f"w = as_strided({name}, shape, strides)")
+    lines = (f"all windows of {text}, a view:", f"v = as_strided({name}, shape, strides)")
     yield _text(left, 60, lines[0], "")
     yield _text(left, 80, lines[1], "bold")
     for column, (letter, stride) in enumerate(d.strides.items()):
@@ -145,7 +145,7 @@ def _table(data: dict[str, Any], d: Drawing) -> Iterator[str]:
     yield _text(left, 132, "shape", "soft")
     yield _text(left, 154, "bytes", "soft")
     letters = "bhwijc,ijcd->bhwd"
-    yield _text(left, 186, f'y = einsum("{letters}", w, f)', "bold")
+    yield _text(left, 186, f'y = einsum("{letters}", v, f)', "bold")
 
 
 def _line(d: Drawing, top: int) -> Iterator[str]:

@@ -109,7 +109,7 @@ const FORWARD = {
   name: "Forward",
   story: [
     "The window slides over x with its border; each output is the sum of the window times the filter. ",
-    "All windows together are one view w of the memory of x, or of its copy with the border: no window is copied.",
+    "All windows together are one view v of the memory of x, or of its copy with the border: no window is copied.",
   ],
   lengths: [D.batch, D.groups, D.filters, ...O],
   build(go) {
@@ -124,8 +124,8 @@ const FORWARD = {
   },
   equation() {
     const o = LETTERS.out, k = LETTERS.tap;
-    const y = ["b", ...o, ...group(), "d"], w = ["b", ...o, ...k, ...group(), "c"], f = [...k, ...group(), "c", "d"];
-    return ["einsum ", ...letters(w), ", ", ...letters(f), " → ", ...letters(y)];
+    const y = ["b", ...o, ...group(), "d"], v = ["b", ...o, ...k, ...group(), "c"], f = [...k, ...group(), "c", "d"];
+    return ["einsum ", ...letters(v), ", ", ...letters(f), " → ", ...letters(y)];
   },
   step(number) {
     const [b, g, d, ...o] = digits(number, this.lengths);
