@@ -165,6 +165,22 @@ def test_an_operand_of_einsum_is_no_letter_of_its_equation():
     assert not [one for one in found if set(one[1]) & set(re.findall(r"\b[a-z]\b", one[2])) - {"f"}]
 
 
+def test_pages_install_from_a_clone():
+    """The name for an index stands only where it is said to be a later one."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = {
+        str(page.relative_to(ROOT)): text.count("einstride[")
+        for page in pages
+        if "einstride[" in (text := page.read_text(encoding="utf-8"))
+    }
+    assert named == {"README.md": 1, "docs/start.md": 1}
+    for page in named:
+        text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+        assert re.search(
+            r"no package index yet.*[Oo]nce it is published.*'einstride\[fast\]'", text
+        )
+
+
 def test_titles_of_pages_of_figures_differ():
     titles = [
         path.read_text(encoding="utf-8").splitlines()[0]

@@ -293,7 +293,9 @@ def choose_algorithm(
     proved = figures.auto_algorithms(traits.library) or tuple(ALGORITHMS)
     for name, module in ALGORITHMS.items():
         if algorithm == "auto" and small and not getattr(module, "EXACT", True):
-            why[name] = "it rounds, which so few products do not repay: ask for it by name"
+            why[name] = (
+                "its rounding is not worth the few products that it saves: ask for it by name"
+            )
             continue
         reason = module.supports(parts[name], traits)
         if reason is None and algorithm == "auto" and name not in proved:

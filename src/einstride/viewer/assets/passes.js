@@ -269,7 +269,7 @@ const SCATTER = {
   name: "Input gradient",
   story: [
     "Scatter: each output gives its gradient back to the elements of its window, times the tap that it met. ",
-    "Windows overlap, so sums are added in memory again and again; the gather computes the same without that.",
+    "Windows overlap, so elements of gx are read and written several times; the gather writes each of them once.",
   ],
   lengths: [D.batch, D.groups, D.filters, ...O],
   get steps() {
@@ -339,7 +339,7 @@ const SCATTER = {
           left: [`gy[${[b, ...plus(o, FIRST_O), g * OUTER + d].join(", ")}]`, atY(V.gy, b, o, g, d)],
           right: [`${DATA.complex ? "conj " : ""}f[${[...filterIndex(k), c, g * OUTER + d].join(", ")}]`, conjugate(atF(V.f, k, g, c, d))],
           at: [[this.x, p, channel], [this.f, k, c]],
-          into: held(p) ? xName(b, p, g, c).replace("x", "gx") : "a zero's place",
+          into: held(p) ? xName(b, p, g, c).replace("x", "gx") : "a position that holds no element of x",
           terms: gradientTerms(b, plus(o, FIRST_O), g * OUTER + d), base: 0n,
         });
       }
