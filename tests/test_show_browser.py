@@ -5,6 +5,7 @@ downloaded: it is the system's own, or that of the variable CHROMIUM.
 """
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -262,6 +263,10 @@ def test_a_letter_means_one_thing(visit, case):
     table = dict(page.locator("#strides thead .ax").evaluate_all(colours))
     assert table.items() <= coloured.items()
     assert len(set(coloured.values())) == len(coloured)
+    page.click("#tab-input_grad")
+    positions = page.text_content("#equation").partition(" = ")[0]  # gx[b, p, q, c]
+    outputs = page.locator("#strides thead .ax").all_text_contents()
+    assert set(re.findall(r"\b[a-z]\b", positions)) & set(outputs) == {"b"}
 
 
 FRAMES = Path(__file__).parent.parent / "docs" / "static" / "frames.js"

@@ -183,7 +183,7 @@ def _settings(g: Geometry, k: Keywords) -> list[tuple[str, str]]:
 def _drawn_text(g: Geometry, p: Part, any_batch: bool) -> str:
     """Say which part is drawn; empty if everything is."""
     batch = (
-        "The batch may be any: one example is drawn, and the plans' figures are those of one."
+        "The batch may be any: one example is drawn, and the figures of plans are for one example."
         * any_batch
     )
     if p.whole:

@@ -266,8 +266,8 @@ function exercisePanel() {
   return [
     element("p", { class: "story" }, "An array is a line of bytes. Its strides say how many bytes lie between neighbours on each axis, so the element at an index lies at ",
       element("b", {}, "the sum of index times stride"), ". A view of windows is the same line with more axes: the outputs ",
-      ...LETTERS.out.flatMap((l, a) => [a ? ", " : "", coloured(l)]), " step by stride · bytes, the taps ", ...LETTERS.tap.flatMap((l, a) => [a ? ", " : "", coloured(l)]),
-      " by dilation · bytes. Its numbers here:"),
+      ...LETTERS.out.flatMap((l, a) => [a ? ", " : "", coloured(l)]), " move by the stride, the taps ", ...LETTERS.tap.flatMap((l, a) => [a ? ", " : "", coloured(l)]),
+      " by the dilation, each times the bytes of one position. The view's numbers here:"),
     element("div", { class: "scroll" }, exerciseTable()),
     element("ol", { class: "exercises" }, ...list),
   ];

@@ -210,8 +210,8 @@ const GATHER = {
     return [this.y.node, after("∗", this.f), after("=", this.x)];
   },
   equation() {
-    const o = LETTERS.out;
-    return ["gx", ...bracket(["b", ...o, "c"]), " = Σ gy", ...bracket(["b", ...o.map((l, a) => `(${l} + ${AXES[a].low} − ${LETTERS.tap[a]}·${AXES[a].dilation}) / ${AXES[a].stride}`), "d"]), ` ${CONJ}f`, ...bracket([...LETTERS.tap, "c", "d"])];
+    const p = LETTERS.at;
+    return ["gx", ...bracket(["b", ...p, "c"]), " = Σ gy", ...bracket(["b", ...p.map((l, a) => `(${l} + ${AXES[a].low} − ${LETTERS.tap[a]}·${AXES[a].dilation}) / ${AXES[a].stride}`), "d"]), ` ${CONJ}f`, ...bracket([...LETTERS.tap, "c", "d"])];
   },
   step(number) {
     const elements = this.elements();
