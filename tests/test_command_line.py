@@ -73,7 +73,7 @@ def test_a_closed_pipe_ends_a_command_without_a_traceback(tmp_path, command):
 
 
 def test_a_closed_pipe_is_met_when_the_buffer_is_written_too():
-    """A text shorter than the buffer is written at the end, where the interpreter would complain."""
+    """A text shorter than the buffer is written at the end, where Python itself would complain."""
     reader, writer = os.pipe()
     os.close(reader)
     child = subprocess.run(
