@@ -81,7 +81,9 @@ def escape_axes(
     """Escape the asterisk of axes such as (B, *S, C), which would begin an emphasis."""
     for i, line in enumerate(lines):
         parts = re.split(r"(``.*?``)", line)
-        parts[::2] = [re.sub(r"\*(?=[A-Z]\b)", r"\\*", part) for part in parts[::2]]
+        parts[::2] = [
+            re.sub(r"(?<=[(, ])\*(?=[A-Za-z_]+[,)])", r"\\*", part) for part in parts[::2]
+        ]
         lines[i] = "".join(parts)
 
 

@@ -165,6 +165,13 @@ def test_an_operand_of_einsum_is_no_letter_of_its_equation():
     assert not [one for one in found if set(one[1]) & set(re.findall(r"\b[a-z]\b", one[2])) - {"f"}]
 
 
+def test_the_interface_has_every_public_name():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"auto(?:function|class):: (\w+)\n", text))
+    assert named == set(es.__all__)
+    assert set(re.findall(r"automodule:: einstride\.(\w+)\n", text)) == {"nn", "ndimage", "signal"}
+
+
 def test_pages_install_from_a_clone():
     """The name for an index stands only where it is said to be a later one."""
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
