@@ -39,6 +39,8 @@ LIVE: dict[str, tuple[str, dict[str, Any]]] = {
     "dilation": ("6-more", {"dilation": 2, "padding": "causal"}),
     "groups": ("6-more", {"groups": 2}),
     "plan": ("3-matrix-products", {}),
+    "fourier": ("4-fourier", {}),
+    "winograd": ("5-winograd", {}),
 }
 """Pages of `show` that pages of docs/learn embed: {name: (the page, keywords)}. A page shows the
 arrays x and f, or their shapes, that the code above its frame has made, and gy where there is one.
@@ -77,9 +79,12 @@ def live_page(name: str) -> es.Page:
     made: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", above, re.S):
         exec(compile(block, f"docs/learn/{where}.md", "exec"), made)
-    if name == "plan":
+    if "x_shape" in made:
         return es.show(made["x_shape"], made["f_shape"], **keywords)
-    return es.show(made["x"], made["f"], made.get("gy"), **keywords)
+    x, f = made["x"], made["f"]
+    if x.ndim == 1:
+        x, f = x[None, :, None], f[:, None, None]
+    return es.show(x, f, made.get("gy"), **keywords)
 
 
 def make_live_pages() -> None:
