@@ -44,6 +44,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"einstride {version}"
 html_static_path = ["static"]
 html_js_files = ["frames.js"]
+html_css_files = ["formulas.css"]
 html_extra_path = []
 html_show_sourcelink = False
 html_theme_options = {
