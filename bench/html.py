@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench import report
+
 WIDEST = math.log2(16)  # of a bar: ratios of 16 and 1/16 reach the ends of the track
 
 STYLE = """
@@ -63,7 +65,7 @@ filter();
 def page(data: dict[str, Any]) -> str:
     """Write the page of a run from the object that its JSON holds."""
     style = files("einstride.viewer").joinpath("assets", "page.css").read_text(encoding="utf-8")
-    title = f"einstride against its peers, {data['date'][:10]}"
+    title = report.title(data["date"], len(data["rows"]))
     about = (
         f"{data['processor']} ({data['vector']}), {data['options']['threads']} threads, "
         f"{data['rounds']} interleaved rounds; {data['date']}; {data['command']}"
@@ -89,7 +91,7 @@ einstride is faster. Bars are logarithmic, from 1/16 to 16. {escape(libraries)}.
 <input id="search" type="search" placeholder="words of a case, a group, a pass, a peer">
 <output id="count" for="search"></output></div>
 <div class="wide"><table><thead><tr><th scope="col">case</th><th scope="col">pass</th>
-<th scope="col">ratio</th><th scope="col">1/16 to 16</th>
+<th scope="col">ratio</th><th scope="col">bar from 1/16 to 16</th>
 <th scope="col">best peer</th></tr></thead>
 <tbody class="rows">{"".join(map(_row, data["rows"]))}</tbody></table></div>
 <div id="figures" role="status">Figures of a row appear here under the mouse, or with the tab key.

@@ -44,6 +44,11 @@ class Run:
         return int(any(result.status in ("WRONG", "FAILED") for result in self.results))
 
 
+def title(date: str, rows: int) -> str:
+    """Return the title of a run's table and page, which tells it from other runs."""
+    return f"einstride against its peers: {rows} rows, {date[:10]}"
+
+
 def to_json(run: Run) -> str:
     """Convert the whole run to JSON; times are seconds per call, one entry per round."""
     head = {key: value for key, value in vars(run).items() if key not in ("results", "options")}
@@ -62,7 +67,7 @@ def to_json(run: Run) -> str:
 
 def to_markdown(run: Run) -> str:
     """Convert the whole run to Markdown."""
-    parts = ["# einstride against its peers", "", *_preamble(run), "", *_group_table(run)]
+    parts = [f"# {title(run.date, len(run.results))}", "", *_preamble(run), "", *_group_table(run)]
     for group in GROUPS:
         results = [result for result in run.results if result.row.case.group == group]
         if results:

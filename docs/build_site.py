@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import site_links
 
@@ -31,15 +32,19 @@ COPIED = (
 )  # fmt: skip
 """What pages consist of or link to."""
 
-LIVE = {
-    "valid": (((6, 6, 1), (3, 3, 1, 1)), {}),
-    "stride": (((6, 6, 1), (3, 3, 1, 2)), {"stride": 2, "padding": "same"}),
-    "gradient": (((7, 7, 1), (3, 3, 1, 1)), {"stride": 2, "direction": "input_grad"}),
-    "groups": (((1, 6, 6, 4), (3, 3, 2, 4)), {"groups": 2, "padding": 1}),
-    "dilation": (((1, 12, 1), (3, 1, 1)), {"dilation": 2, "padding": "causal"}),
-    "plan": (((8, 56, 56, 64), (3, 3, 64, 64)), {"padding": "same"}),
+LIVE: dict[str, tuple[str, dict[str, Any]]] = {
+    "valid": ("1-windows", {}),
+    "stride": ("1-windows", {"stride": 2, "padding": "same"}),
+    "gradient": ("2-einsum", {"stride": 2, "direction": "input_grad"}),
+    "dilation": ("6-more", {"dilation": 2, "padding": "causal"}),
+    "groups": ("6-more", {"groups": 2}),
+    "plan": ("3-matrix-products", {}),
+    "fourier": ("4-fourier", {}),
+    "winograd": ("5-winograd", {}),
 }
-"""Pages of `show` that tutorials embed: a name, shapes, keywords."""
+"""Pages of `show` that pages of docs/learn embed: {name: (the page, keywords)}. A page shows the
+arrays x and f, or their shapes, that the code above its frame has made, and gy where there is one.
+"""
 
 
 def assemble(source: Path) -> None:
@@ -66,12 +71,28 @@ def others(source: Path) -> list[str]:
     return sorted(pages - {"index"})
 
 
+def live_page(name: str) -> es.Page:
+    """Show the arrays of the code that stands above the frame of a live page."""
+    where, keywords = LIVE[name]
+    text = (ROOT / "docs" / "learn" / f"{where}.md").read_text(encoding="utf-8")
+    above, _, _ = text.partition(f'src="../live/{name}.html')
+    made: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", above, re.S):
+        exec(compile(block, f"docs/learn/{where}.md", "exec"), made)
+    if "x_shape" in made:
+        return es.show(made["x_shape"], made["f_shape"], **keywords)
+    x, f = made["x"], made["f"]
+    if x.ndim == 1:
+        x, f = x[None, :, None], f[:, None, None]
+    return es.show(x, f, made.get("gy"), **keywords)
+
+
 def make_live_pages() -> None:
     """Write the pages that tutorials embed, after a check that they embed no others."""
     live = SITE / "html" / "docs" / "live"
     live.mkdir(parents=True, exist_ok=True)
     for path in (ROOT / "docs" / "learn").glob("*.md"):
-        named = set(re.findall(r'src="\.\./live/(\w+)\.html"', path.read_text(encoding="utf-8")))
+        named = set(re.findall(r'src="\.\./live/(\w+)\.html["?]', path.read_text(encoding="utf-8")))
         if named - set(LIVE):
             raise SystemExit(
                 f"{path}: embeds {sorted(named - set(LIVE))}, which LIVE does not have"
@@ -79,8 +100,8 @@ def make_live_pages() -> None:
     for run in (ROOT / "bench" / "results").glob("2*-cpu.json"):
         where = SITE / "html" / "bench" / "results" / f"{run.stem}.page.html"
         subprocess.run([sys.executable, "-m", "bench.html", run, where], cwd=ROOT, check=True)
-    for name, (shapes, keywords) in LIVE.items():
-        es.show(*shapes, **keywords).save(live / f"{name}.html")
+    for name in LIVE:
+        live_page(name).save(live / f"{name}.html")
 
 
 def main() -> int:

@@ -42,7 +42,9 @@ default_role = "code"  # `name` in docstrings is code, as in Markdown
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"einstride {version}"
-html_static_path = []
+html_static_path = ["static"]
+html_js_files = ["frames.js"]
+html_css_files = ["formulas.css"]
 html_extra_path = []
 html_show_sourcelink = False
 html_theme_options = {
@@ -80,7 +82,9 @@ def escape_axes(
     """Escape the asterisk of axes such as (B, *S, C), which would begin an emphasis."""
     for i, line in enumerate(lines):
         parts = re.split(r"(``.*?``)", line)
-        parts[::2] = [re.sub(r"\*(?=[A-Z]\b)", r"\\*", part) for part in parts[::2]]
+        parts[::2] = [
+            re.sub(r"(?<=[(, ])\*(?=[A-Za-z_]+[,)])", r"\\*", part) for part in parts[::2]
+        ]
         lines[i] = "".join(parts)
 
 

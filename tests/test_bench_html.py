@@ -20,6 +20,10 @@ def test_every_row_is_there(tmp_path):
     for (below, left, width), ratio in zip(widths, filter(None, ratios), strict=True):
         assert bool(below) == (float(ratio) < 1)
         assert (float(left) + float(width) if below else float(left)) == 50
+    title = re.search(r"<h1>(.*)</h1>", html).group(1)
+    table = RUN.with_suffix(".md").read_text(encoding="utf-8")
+    assert table.startswith(f"# {title}\n")
+    assert "422 rows" in title
     assert not re.findall(r"https?:|src=|href=|@import|url\(", html)
 
 

@@ -126,6 +126,79 @@ def test_the_picture_of_a_window_is_the_one_that_show_draws():
     assert (ROOT / "docs" / "window.svg").read_text(encoding="utf-8") == drawn
 
 
+def live(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    return runpy.run_path(str(ROOT / "docs" / "build_site.py"))
+
+
+def test_live_pages_show_the_arrays_of_the_code_above(monkeypatch):
+    site = live(monkeypatch)
+    for name, (where, keywords) in site["LIVE"].items():
+        text = (ROOT / "docs" / "learn" / f"{where}.md").read_text(encoding="utf-8")
+        above, frame, _ = text.partition(f'src="../live/{name}.html')
+        assert frame
+        code = "\n".join(re.findall(r"```python\n(.*?)```", above, re.S))
+        made = {}
+        exec(compile(code, where, "exec"), made)
+        if "x_shape" in made:
+            assert site["live_page"](name).data["shapes"]["x"] == made["x_shape"]
+            continue
+        keywords = {k: v for k, v in keywords.items() if k != "direction"}
+        x, f = made["x"], made["f"]
+        if x.ndim == 1:
+            x, f = x[None, :, None], f[:, None, None]
+        y = es.conv(x, f, **keywords)
+        shown = site["live_page"](name).data
+        assert shown["values"]["y"] == y.ravel().tolist()
+        assert shown["drawn"]["whole"]
+        if "gy" in made:
+            assert shown["values"]["gy"] == made["gy"].ravel().tolist()
+
+
+def test_an_operand_of_einsum_is_no_letter_of_its_equation():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    found = [
+        (path.name, letters, operands)
+        for path in pages
+        for letters, operands in re.findall(
+            r'einsum\("([a-z,>-]+)", ([^)]*)\)', path.read_text(encoding="utf-8")
+        )
+    ]
+    assert len(found) >= 4
+    assert not [one for one in found if set(one[1]) & set(re.findall(r"\b[a-z]\b", one[2])) - {"f"}]
+
+
+def test_the_interface_has_every_public_name():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"auto(?:function|class):: (\w+)\n", text))
+    assert named == set(es.__all__)
+    assert set(re.findall(r"automodule:: einstride\.(\w+)\n", text)) == {"nn", "ndimage", "signal"}
+
+
+def test_pages_install_from_a_clone():
+    """The name for an index stands only where it is said to be a later one."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = {
+        str(page.relative_to(ROOT)): text.count("einstride[")
+        for page in pages
+        if "einstride[" in (text := page.read_text(encoding="utf-8"))
+    }
+    assert named == {"README.md": 1, "docs/start.md": 1}
+    for page in named:
+        text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+        assert re.search(
+            r"no package index yet.*[Oo]nce it is published.*'einstride\[fast\]'", text
+        )
+
+
+def test_titles_of_pages_of_figures_differ():
+    titles = [
+        path.read_text(encoding="utf-8").splitlines()[0]
+        for path in (ROOT / "bench" / "results").glob("*.md")
+    ]
+    assert len(set(titles)) == len(titles) > 5
+
+
 def test_the_page_of_kernels_runs(tmp_path, monkeypatch):
     """The schedule of the worked example is compiled, and exact."""
     pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")

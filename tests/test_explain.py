@@ -65,20 +65,20 @@ def test_it_prints_the_plan(capsys, arguments, shapes, keywords):
 @pytest.mark.parametrize(
     ("arguments", "function", "says"),
     [
-        ([X, "3x3x60x64"], "plan", "64 channels"),
-        ([X, F, "--groups", "3"], "plan", "groups"),
-        ([X, F, "--stride", "0"], "plan", "stride"),
-        ([X, F, "--padding", "sam"], "plan", "padding"),
-        ([X, F, "--padding", "1,2,3"], "plan", "padding"),
-        ([X, F, "--padding", "1:2:3,0"], "plan", "pair"),
-        ([X, F, "--direction", "back"], "plan", "direction"),
-        ([X, F, "--direction", "input_grad"], "plan", "input_size"),
-        ([X, F, "--dtype", "float8"], "plan", "dtype"),
-        ([X, F, "--library", "nosuch"], "plan", "nosuch"),
-        ([X, F, "--algorithm", "warp"], "plan", "algorithm"),
-        ([X, F, "--algorithm", "gemm", "--max-workspace", "10"], "plan", "bytes"),
-        ([X, F, "--padding", "99", "--padding-mode", "reflect"], "plan", "axis 0"),
-        (["8x5", F], "plan", "axes"),
+        ([X, "3x3x60x64"], "explain", "64 channels"),
+        ([X, F, "--groups", "3"], "explain", "groups"),
+        ([X, F, "--stride", "0"], "explain", "stride"),
+        ([X, F, "--padding", "sam"], "explain", "padding"),
+        ([X, F, "--padding", "1,2,3"], "explain", "padding"),
+        ([X, F, "--padding", "1:2:3,0"], "explain", "pair"),
+        ([X, F, "--direction", "back"], "explain", "direction"),
+        ([X, F, "--direction", "input_grad"], "explain", "input_size"),
+        ([X, F, "--dtype", "float8"], "explain", "dtype"),
+        ([X, F, "--library", "nosuch"], "explain", "nosuch"),
+        ([X, F, "--algorithm", "warp"], "explain", "algorithm"),
+        ([X, F, "--algorithm", "gemm", "--max-workspace", "10"], "explain", "bytes"),
+        ([X, F, "--padding", "99", "--padding-mode", "reflect"], "explain", "axis 0"),
+        (["8x5", F], "explain", "axes"),
         (["8x56xbx64", F], "explain", "integers"),
         (["", F], "explain", "integers"),
         ([X, F, "--stride", "1.5"], "explain", "stride"),
@@ -123,4 +123,4 @@ def test_as_a_user_runs_it():
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert (child.returncode, child.stdout) == (2, "")
-    assert child.stderr.startswith("plan: x has 64 channels but f expects 9; got ")
+    assert child.stderr.startswith("explain: x has 64 channels but f expects 9; got ")

@@ -5,6 +5,7 @@ import pytest
 
 import einstride as es
 from checks import refused, same
+from einstride.__main__ import main
 
 CALLS = {
     "forward": (es.conv, (9, 8, 3), (3, 2, 3, 4), {}),
@@ -47,6 +48,7 @@ def test_it_is_no_plan_of_a_batch_of_one():
     assert p == es.Plan.from_json(p.to_json())
     assert repr(p) == f"<Plan forward (None, 8, 8, 3) (3, 3, 3, 4): {p.algorithm}>"
     assert "any batch" in str(p)
+    assert "x (None, 8, 8, 3), f (3, 3, 3, 4) -> y (None, 6, 6, 4)" in str(p)
     assert "any batch" not in str(es.plan((1, 8, 8, 3), (3, 3, 3, 4)))
 
 
@@ -88,3 +90,10 @@ def test_errors():
     gradient = es.plan((None, 8, 8, 3), (None, 6, 6, 4), direction="filter_grad", kernel_size=3)
     with refused("Plan", ValueError, "batch"):
         gradient(np.ones((2, 8, 8, 3), "float32"), np.ones((3, 6, 6, 4), "float32"))
+
+
+def test_the_command_takes_any_batch(capsys):
+    assert main(["explain", "Nonex8x8x3", "3x3x3x4"]) == 0
+    assert capsys.readouterr().out == f"{es.plan((None, 8, 8, 3), (3, 3, 3, 4))}\n"
+    assert main(["explain", "8xNonex8x3", "3x3x3x4"]) == 2
+    assert capsys.readouterr().err.startswith("explain: only a batch may be None")

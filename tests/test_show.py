@@ -5,10 +5,11 @@ import json
 import re
 from itertools import product
 from math import prod
+from time import process_time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import einstride as es
@@ -343,7 +344,7 @@ def test_the_plans_are_those_of_plan():
 def test_a_pass_without_a_plan_says_why():
     page = es.show((1, 8, 8, 1), (3, 3, 1, 1), stride=2, batch_invariant=True)
     assert page.data["plans"]["forward"]["algorithm"]
-    assert page.data["plans"]["filter_grad"]["refused"].startswith("plan: ")
+    assert page.data["plans"]["filter_grad"]["refused"].startswith("show: ")
 
 
 REFUSED = {
@@ -354,6 +355,9 @@ REFUSED = {
     "empty": lambda: es.show((0, 5, 1), (3, 1, 1)),
     "negative": lambda: es.show((1, -5, 1), (3, 1, 1)),
     "too large": lambda: es.show((2**40, 2**40, 5, 1), (1, 1, 1, 1)),
+    "too large a view": lambda: es.show((1, 2**40, 1), (2**39, 1, 1)),
+    "another axis than the batch": lambda: es.show((1, None, 6, 1), (3, 3, 1, 1)),
+    "a filter of any size": lambda: es.show((None, 6, 6, 1), (None, 3, 1, 1)),
     "too large a border": lambda: es.show((1, 5, 1), (3, 1, 1), padding=2**60),
     "filter": lambda: es.show((1, 5, 1), (9, 1, 1)),
     "at": lambda: es.show((1, 5, 1), (3, 1, 1), at=3),
@@ -385,6 +389,67 @@ def test_refused_in_a_sentence(call):
     well_formed(text.partition(":")[0], text)
 
 
+HUGE = {
+    "filter": (((1, 2**20, 1), (2**19, 1, 1)), {}),
+    "phases": (((1, 2**20, 1), (2**19, 1, 1)), {"stride": 3, "dilation": 2}),
+    "border": (((1, 2**20, 1), (2**19, 1, 1)), {"padding": 2**18, "padding_mode": "reflect"}),
+    "plane": (((1, 2**12, 2**12, 1), (2**11, 2**11, 1, 1)), {"padding": "same"}),
+}
+
+
+@pytest.mark.parametrize("case", HUGE)
+def test_what_is_not_drawn_is_not_computed(case):
+    """A second of the CPU is a hundred times what it takes; all pairs of taps take ten."""
+    es.show((1, 4, 1), (3, 1, 1))
+    shapes, keywords = HUGE[case]
+    start = process_time()
+    es.show(*shapes, **keywords)
+    assert process_time() - start < 1
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(41, 300), st.integers(1, 120), st.integers(1, 5), st.integers(1, 4),
+    st.integers(0, 30), st.integers(0, 60),
+)  # fmt: skip
+def test_pairs_of_a_part_are_those_of_the_definition(size, kernel, stride, dilation, low, at):
+    """Position p gathers f[k] * gy[o] for all drawn k, o with o * stride + k * dilation = p + low,
+    the last tap first."""
+    if (kernel - 1) * dilation >= size + 2 * low:
+        kernel = 1
+    keywords = Settings((stride,), ((low, low),), (dilation,))
+    g = Geometry.of("test", (1, size, 1), (kernel, 1, 1), keywords, "")
+    (axis,) = drawn_axes(g, (min(at, g.out[0] - 1),))
+    for position, found in zip(range(axis.start, axis.stop), gathered(g, 0, axis), strict=True):
+        expected = [
+            (k, (position + low - k * dilation) // stride)
+            for k in reversed(range(axis.taps))
+            if (position + low - k * dilation) % stride == 0
+            and axis.outputs[0] <= (position + low - k * dilation) // stride < axis.outputs[1]
+        ]
+        assert list(found.pairs) == (expected if 0 <= position < size else [])
+
+
+def test_a_batch_that_may_be_any():
+    """One example is drawn; the plans are those of any batch, in every layout."""
+    page = es.show((None, 6, 6, 1), (3, 3, 1, 2), stride=2).data
+    one = es.show((1, 6, 6, 1), (3, 3, 1, 2), stride=2).data
+    assert page["values"] == one["values"]
+    assert page["title"] == "x (None, 6, 6, 1) * f (3, 3, 1, 2) → y (None, 2, 2, 2)"
+    assert page["drawn"]["text"].startswith("The batch may be any")
+    assert not one["drawn"]["text"]
+    for name, keywords in (("forward", {}), ("filter_grad", {"kernel_size": 3})):
+        second = (3, 3, 1, 2) if name == "forward" else (None, 2, 2, 2)
+        p = es.plan((None, 6, 6, 1), second, direction=name, stride=2, **keywords)
+        assert str(p).startswith(page["plans"][name]["head"])
+    assert "None" not in one["plans"]["forward"]["head"]
+    other = es.show((3, None, 8, 8), (3, 3, 3, 4), layout="CNHW,HWIO->NCHW").data
+    assert all("x (None, 8, 8, 3)" in plan["head"] for plan in other["plans"].values())
+    large = es.show((None, 512, 512, 64), (3, 3, 64, 64)).data["drawn"]["text"]
+    assert large.startswith("The batch may be any")
+    assert "too large" in large
+
+
 def test_inputs_are_not_written():
     x, f, gy = arrays(*CASES["groups"])
     before = [a.copy() for a in (x, f, gy)]
@@ -403,6 +468,11 @@ def test_the_picture_has_the_strides_of_the_view():
         assert f"{letter} +{steps[letter]}" in texts
     for i, j in product(range(3), range(3)):
         assert str(stated(page, (0, 1, 0, i, j, 0))) in texts
+    (call,) = [t for t in texts if "as_strided" in t]
+    (equation,) = [t for t in texts if "einsum" in t]
+    view = call.split(" = ")[0]
+    assert equation.endswith(f", {view}, f)")
+    assert view not in equation.partition(",")[0] + "xfy"  # no letter of an axis or array
 
 
 def test_the_command_writes_the_page(tmp_path, capsys):

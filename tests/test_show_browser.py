@@ -5,7 +5,9 @@ downloaded: it is the system's own, or that of the variable CHROMIUM.
 """
 
 import os
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,6 +243,72 @@ def test_each_axis_of_the_view_is_named(visit):
             "tap column",
             "channel",
         ]
+
+
+@pytest.mark.parametrize("case", ["plain", "groups", "one axis", "three axes"])
+def test_a_letter_means_one_thing(visit, case):
+    """The view's name is no letter of an axis, in both tables; each letter has a colour."""
+    page = visit(shown(case))
+    for tab, table in (("forward", "#strides"), ("exercises", "#panel-exercises table")):
+        page.click(f"#tab-{tab}")
+        head = page.locator(f"{table} thead th").all_text_contents()
+        assert head[0] == "v"
+        assert len({*head, "x", "f", "y"}) == len(head) + 3
+    page.click("#tab-forward")
+    assert "one view v of" in page.text_content("#story")
+    letters = page.locator("#equation .ax").all_text_contents()
+    assert "v" not in "".join(letters)
+    colours = "(spans) => spans.map((s) => [s.textContent, getComputedStyle(s).color])"
+    coloured = dict(page.locator("#equation .ax").evaluate_all(colours))
+    table = dict(page.locator("#strides thead .ax").evaluate_all(colours))
+    assert table.items() <= coloured.items()
+    assert len(set(coloured.values())) == len(coloured)
+    page.click("#tab-input_grad")
+    positions = page.text_content("#equation").partition(" = ")[0]  # gx[b, p, q, c]
+    outputs = page.locator("#strides thead .ax").all_text_contents()
+    assert set(re.findall(r"\b[a-z]\b", positions)) & set(outputs) == {"b"}
+
+
+FRAMES = Path(__file__).parent.parent / "docs" / "static" / "frames.js"
+ALONE = """async () => {
+  const frame = document.querySelector("iframe");
+  await new Promise((done) => setTimeout(done, 300));
+  return frame.clientHeight;
+}"""
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_frame_of_the_site_is_as_high_as_its_page(browser, tmp_path, width):
+    """Nothing is cut in any tab, and the outer page stays where it is."""
+    shown("stride").save(tmp_path / "live.html")
+    outer = tmp_path / "outer.html"
+    outer.write_text(
+        f"<script>{FRAMES.read_text(encoding='utf-8')}</script><p style='height:700px'>above</p>"
+        "<iframe src='live.html?tab=filter_grad' style='width:100%;height:820px'></iframe>"
+    )
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(outer.as_uri())
+    inner = page.frames[1]
+    assert inner.get_attribute("#tab-filter_grad", "aria-selected") == "true"
+    assert page.evaluate("scrollY") == 0
+    for tab in ("forward", "input_grad", "filter_grad", "plan", "exercises"):
+        inner.click(f"#tab-{tab}")
+        height = page.evaluate(ALONE)
+        assert inner.evaluate("document.documentElement.scrollHeight") <= height
+        assert (
+            inner.evaluate("document.documentElement.getBoundingClientRect().height") > 0.6 * height
+        )
+    page.close()
+
+
+def test_a_plan_of_any_batch_says_so(visit):
+    page = visit(es.show((None, 6, 6, 1), (3, 3, 1, 2)))
+    assert "The batch may be any" in page.text_content("#part")
+    page.click("#tab-plan")
+    for name in ("input_grad", "filter_grad", "forward"):
+        page.click(f"#choose-plan-{name}")
+        assert "x (None, 6, 6, 1)" in page.text_content("#plan")
+        assert "for any batch; the figures are those of one example" in page.text_content("#plan")
 
 
 def test_clicks_slide_and_answers(visit):

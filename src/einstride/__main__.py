@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import einstride
+
+CLOSED_PIPE = 141
+"""Exit status after the reader of the output closed the pipe: what a shell reports of a program
+that the signal SIGPIPE ended, 128 + 13."""
 
 
 class Command(NamedTuple):
@@ -163,5 +168,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return COMMANDS[args.command].run(args)
 
 
+def run() -> int:
+    """Run `main` as a program, which ends quietly if the reader of its output closes the pipe."""
+    try:
+        try:
+            return main()
+        finally:  # what is still in the buffer may be what the reader does not take
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more
+        return CLOSED_PIPE
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

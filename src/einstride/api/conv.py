@@ -171,7 +171,7 @@ def windows(
 ) -> ArrayT:
     r"""Return all windows of x as a strided view, with its bounds checked.
 
-    .. math:: w_{b,o,k,c} = x_{b,\, o s + k r,\, c}
+    .. math:: v_{b,o,k,c} = x_{b,\, o s + k r,\, c}
 
     Parameters
     ----------

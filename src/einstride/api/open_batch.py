@@ -46,6 +46,17 @@ def of_one(shapes: Sequence[Sizes]) -> tuple[Shape, Shape]:
     return first, second
 
 
+def opened(
+    where: str, direction: str, shapes: Sequence[Sequence[int]], layout: object
+) -> list[Sizes]:
+    """Return shapes with None for the batch of each operand that has one."""
+    wanted = [_batch(where, direction, i, len(s), layout) for i, s in enumerate(shapes)]
+    return [
+        tuple(None if a == at else n for a, n in enumerate(s))
+        for s, at in zip(shapes, wanted, strict=True)
+    ]
+
+
 def filled(sizes: Sequence[int | None], shape: Sequence[int]) -> list[int | None]:
     """Return planned sizes with the batch of an array's shape, if it has as many axes."""
     if len(sizes) != len(shape):

@@ -101,8 +101,22 @@ def plan(
         algorithm, accuracy, accumulate, batch_invariant, max_workspace,
     )  # fmt: skip
     sizes = DirectionArguments(input_size, kernel_size, output_padding, output_size, per_example)
-    given = arguments("plan", first, second, direction, dtype, library, sizes, k)
-    return make_plan("plan", given, k, _parts("plan", first, second, given, k))
+    return plan_for("plan", first, second, direction, dtype, library, sizes, k)
+
+
+def plan_for(
+    where: str,
+    first: Any,
+    second: Any,
+    direction: str,
+    dtype: str | None,
+    library: str,
+    sizes: DirectionArguments,
+    k: Keywords,
+) -> Plan:
+    """Plan a call as `plan` does; errors name `where`."""
+    given = arguments(where, first, second, direction, dtype, library, sizes, k)
+    return make_plan(where, given, k, _parts(where, first, second, given, k))
 
 
 def _parts(where: str, first: Any, second: Any, given: dict[str, Any], k: Keywords) -> Parts | None:
@@ -124,11 +138,11 @@ def _parts(where: str, first: Any, second: Any, given: dict[str, Any], k: Keywor
 class DirectionArguments(NamedTuple):
     """Hold the arguments of `plan` that only some directions take."""
 
-    input_size: Ints | None
-    kernel_size: Ints | None
-    output_padding: Ints
-    output_size: Ints | None
-    per_example: bool
+    input_size: Ints | None = None
+    kernel_size: Ints | None = None
+    output_padding: Ints = 0
+    output_size: Ints | None = None
+    per_example: bool = False
 
 
 def arguments(

@@ -143,11 +143,15 @@ class Plan:
         return execution.execution(self._decision)
 
     def __str__(self) -> str:
-        decided = self._decision
         how = execution.text(self.algorithm, self.execution)
         more = "" if self.parts is None else f"\n{self.parts}"
+        return f"{self.head}\n{how}\n{self._decision.table}{more}"
+
+    @property
+    def head(self) -> str:
+        """The first lines of the plan's text: the job, and whether its batch may be any."""
         batch = "\nfor any batch; the figures are those of one example" * self._any_batch
-        return f"{decided.head}{batch}\n{how}\n{decided.table}{more}"
+        return self._decision.head(self._any_batch) + batch
 
     def __eq__(self, other: object) -> bool:
         """True if both plan one call, by the same algorithm, on equal threads and limits."""

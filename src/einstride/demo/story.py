@@ -51,9 +51,11 @@ def run(
     result = _train(data, recipe, library, epochs or (1 if quick else EPOCHS), seed)
     status = 0
     try:
-        print(save(picture, data, result, library))
+        saved = save(picture, data, result, library)
     except OSError as error:
         status = _report_error(f"--picture {picture}: {error.strerror or error}", 2)
+    else:
+        print(saved)
     print(f"Total time {time.perf_counter() - begin:.1f} s.")
     accuracy = result.curve[-1].test_accuracy
     if full and accuracy < min_accuracy:

@@ -89,15 +89,16 @@ class Decision:
 
     def __str__(self) -> str:
         """Format two lines about the job and the table of algorithms."""
-        return f"{self.head}\n{self.table}"
+        return f"{self.head()}\n{self.table}"
 
-    @property
-    def head(self) -> str:
-        """Format two lines about the job."""
+    def head(self, any_batch: bool = False) -> str:
+        """Format two lines about the job, with None for its batch if that may be any."""
         j, g = self.job, self.job.geometry
+        batch = None if any_batch else g.batch
         limit = "at most" if j.hard else "aimed at"
         return (
-            f"{j.direction} on {self.library}: x {g.x_shape}, f {g.f_shape} -> y {g.y_shape}, "
+            f"{j.direction} on {self.library}: x {(batch, *g.x_shape[1:])}, "
+            f"f {g.f_shape} -> y {(batch, *g.y_shape[1:])}, "
             f"stride {g.stride}, padding {g.padding}, dilation {g.dilation}, groups {g.groups}\n"
             f"products in {j.arithmetic.compute}, result {j.arithmetic.result}, up to {j.threads} "
             f"threads, workspace {limit} {_bytes(j.limit)}; {self.figures}"
@@ -292,7 +293,9 @@ def choose_algorithm(
     proved = figures.auto_algorithms(traits.library) or tuple(ALGORITHMS)
     for name, module in ALGORITHMS.items():
         if algorithm == "auto" and small and not getattr(module, "EXACT", True):
-            why[name] = "it rounds, which so few products do not repay: ask for it by name"
+            why[name] = (
+                "its rounding is not worth the few products that it saves: ask for it by name"
+            )
             continue
         reason = module.supports(parts[name], traits)
         if reason is None and algorithm == "auto" and name not in proved:

@@ -31,7 +31,7 @@ def lfilter(b: Any, a: Any, x: Any, axis: int = -1, zi: Any = None) -> Any:
     y : array
         The filtered signals, of the shape of x.
     zf : array
-        What they still owe to the elements behind; only if `zi` is given.
+        What they still owe to the elements after them; only if `zi` is given.
 
     Raises
     ------

@@ -7,8 +7,8 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from typing import Any
 
-from einstride.api.plan import plan
-from einstride.geometry.keywords import DEPTHWISE
+from einstride.api.plan import DirectionArguments, plan_for
+from einstride.geometry.keywords import DEPTHWISE, Keywords
 from einstride.support.errors import bad_value, shown
 
 EXAMPLES = """\
@@ -19,7 +19,11 @@ examples:
 """
 INTS = "an int, or one per spatial axis: 2 or 2,1"
 
-Parse = Callable[[str, str], Any]
+WHERE = "explain"
+"""The command that errors name."""
+
+Parse = Callable[[str, str, str], Any]
+"""Parses a text, from the command that errors name, the name of its option, and the text."""
 
 
 def options(parser: ArgumentParser) -> None:
@@ -27,7 +31,8 @@ def options(parser: ArgumentParser) -> None:
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     add = parser.add_argument
-    add("first", metavar="X", help="the shape of x (of gy for input_grad), e.g. 8x56x56x64")
+    add("first", metavar="X", help="the shape of x (of gy for input_grad), e.g. 8x56x56x64; "
+        "None as the batch: any")  # fmt: skip
     add("second", metavar="F", help="the shape of f (of gy for filter_grad), e.g. 3x3x64x64")
     add("--direction", help="forward (default), input_grad, filter_grad or transpose")
     add("--dtype", help="of both operands (default float32)")
@@ -49,11 +54,16 @@ def run(args: Namespace) -> int:
     """Print the plan and return 0; if the arguments are invalid, print the error and return 2."""
     try:
         keywords = {
-            name: parse(name, value)
+            name: parse(WHERE, name, value)
             for name, parse in PARSERS.items()
             if (value := getattr(args, name)) is not None
         }
-        p = plan(numbers("X", args.first), numbers("F", args.second), **keywords)
+        call = {n: keywords.pop(n, v) for n, v in CALL.items()}
+        sizes = {n: keywords.pop(n) for n in DirectionArguments._fields if n in keywords}
+        p = plan_for(
+            WHERE, sizes_of(WHERE, "X", args.first), sizes_of(WHERE, "F", args.second), **call,
+            sizes=DirectionArguments(**sizes), k=Keywords(**keywords),
+        )  # fmt: skip
     except (ValueError, TypeError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -61,17 +71,22 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def integer(name: str, text: str) -> int:
+def integer(where: str, name: str, text: str) -> int:
     """Parse an integer."""
+    return _integers(where, name, text, [text])[0]
+
+
+def _integers(where: str, name: str, text: str, parts: list[str]) -> tuple[int, ...]:
+    """Parse the parts of a text as integers; the error shows the whole text."""
     try:
-        return int(text)
+        return tuple(map(int, parts))
     except ValueError:
         raise bad_value(
-            "explain", f"{name} must be made of integers", shown(text), "write e.g. 2"
+            where, f"{name} must be made of integers", shown(text), "write e.g. 2"
         ) from None
 
 
-def number(name: str, text: str) -> int | float | complex:
+def number(where: str, name: str, text: str) -> int | float | complex:
     """Parse any number."""
     for kind in (int, float, complex):
         try:
@@ -79,39 +94,46 @@ def number(name: str, text: str) -> int | float | complex:
         except ValueError:
             continue
         return found
-    raise bad_value("explain", f"{name} must be a number", shown(text), "write e.g. 0.5")
+    raise bad_value(where, f"{name} must be a number", shown(text), "write e.g. 0.5")
 
 
-def groups(name: str, text: str) -> int | str:
+def groups(where: str, name: str, text: str) -> int | str:
     """Parse a number of groups, or the name that stands for the number of channels."""
-    return text if text == DEPTHWISE else integer(name, text)
+    return text if text == DEPTHWISE else integer(where, name, text)
 
 
-def numbers(name: str, text: str) -> tuple[int, ...]:
+def numbers(where: str, name: str, text: str) -> tuple[int, ...]:
     """Parse integers of the form 8x56x56x64 or 8,56,56,64."""
-    return tuple(integer(name, part) for part in text.replace("x", ",").split(","))
+    return _integers(where, name, text, text.replace("x", ",").split(","))
 
 
-def ints(name: str, text: str) -> int | tuple[int, ...]:
+def sizes_of(where: str, name: str, text: str) -> tuple[int | None, ...]:
+    """Parse a shape of the form 8x56x56x64, or Nonex56x56x64 for any batch."""
+    parts = text.replace("x", ",").split(",")
+    known = iter(_integers(where, name, text, [part for part in parts if part != "None"]))
+    return tuple(None if part == "None" else next(known) for part in parts)
+
+
+def ints(where: str, name: str, text: str) -> int | tuple[int, ...]:
     """Parse one int, or one int for each axis."""
-    found = numbers(name, text)
+    found = numbers(where, name, text)
     return found if len(found) > 1 else found[0]
 
 
-def padding(name: str, text: str) -> Any:
+def padding(where: str, name: str, text: str) -> Any:
     """Parse a padding: one entry (an int, a name or low:high), or one entry for each axis."""
     entries: list[Any] = []
     for part in text.split(","):
         if ":" in part:
-            entries.append(tuple(integer(name, side) for side in part.split(":")))
+            entries.append(_integers(where, name, text, part.split(":")))
         else:
             number = part.lstrip("+-").isdigit()
-            entries.append(integer(name, part) if number else part)
+            entries.append(integer(where, name, part) if number else part)
     single = len(entries) == 1 and not isinstance(entries[0], tuple)
     return entries[0] if single else tuple(entries)
 
 
-def unchanged(name: str, value: Any) -> Any:
+def unchanged(where: str, name: str, value: Any) -> Any:
     """Return a name or a flag as it is."""
     return value
 
@@ -135,6 +157,7 @@ FLAGS = {
     "per_example": "a filter gradient for each example",
     "batch_invariant": "the same bits in any batch",
 }
+CALL = {"direction": "forward", "dtype": None, "library": "numpy"}
 PARSERS: dict[str, Parse] = {
     "padding": padding,
     **dict.fromkeys(SIZES, ints),

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from einstride.tools import explain
+from einstride.viewer import svg
 from einstride.viewer.show import PASSES, show
 
 EXAMPLES = """\
@@ -15,6 +16,9 @@ examples:
   show 1x12x2 4x2x3 --dilation 2 --padding causal --pass input_grad --open
   show 8x512x512x64 3x3x64x64 --at 100 --out large.html
 """
+
+WHERE = "show"
+"""The command that errors name."""
 
 SETTINGS = ("padding", "padding_mode", "fill", "layout", "stride", "dilation", "input_dilation",
             "groups", "flip", "dtype", "algorithm", "accuracy", "max_workspace")  # fmt: skip
@@ -25,7 +29,8 @@ def options(parser: ArgumentParser) -> None:
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     add = parser.add_argument
-    add("first", metavar="X", help="the shape of x, e.g. 6x6x1, or 8x6x6x1 with a batch")
+    add("first", metavar="X", help="the shape of x, e.g. 6x6x1, or 8x6x6x1 with a batch; "
+        "None as the batch: any")  # fmt: skip
     add("second", metavar="F", help="the shape of f, e.g. 3x3x1x2")
     add("--pass", dest="direction", default="forward", metavar="NAME",
         help=f"the pass that is shown first: {', '.join(PASSES)}")  # fmt: skip
@@ -51,25 +56,26 @@ def run(args: Namespace) -> int:
     """Write the page and return 0; if it cannot be made, print the error and return 2."""
     try:
         keywords = {
-            name: explain.PARSERS[name](name, value)
+            name: explain.PARSERS[name](WHERE, name, value)
             for name in SETTINGS
             if (value := getattr(args, name)) is not None
         }
         if args.at is not None:
-            keywords["at"] = explain.ints("at", args.at)
+            keywords["at"] = explain.ints(WHERE, "at", args.at)
         page = show(
-            explain.numbers("X", args.first), explain.numbers("F", args.second),
+            explain.sizes_of(WHERE, "X", args.first), explain.numbers(WHERE, "F", args.second),
             direction=args.direction, title=args.title, **keywords,
         )  # fmt: skip
         if args.out.suffix == ".svg":
-            args.out.write_text(page.svg(), encoding="utf-8")
-            print(args.out)
+            args.out.write_text(svg.window(WHERE, page.data, None), encoding="utf-8")
+            written = args.out.resolve()
         else:
-            print(page.open(args.out) if args.open else page.save(args.out))
+            written = page.open(args.out) if args.open else page.save(args.out)
     except (ValueError, TypeError) as error:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
         print(f"show: cannot write the page; got {error}; pass another --out", file=sys.stderr)
         return 2
+    print(written)
     return 0

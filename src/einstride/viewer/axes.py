@@ -129,23 +129,24 @@ def gathered(g: Geometry, a: int, axis: DrawnAxis) -> tuple[Gathered, ...] | Non
         q, s = position + base, g.stride[a]
         pairs: list[tuple[int, int]] = []
         if 0 <= q < one.size[0]:
-            phase = by_remainder[q % s]
-            pairs = [
-                (tap, output)
-                for tap, output in _pairs(phase, q // s, g.kernel[a])
-                if axis.outputs[0] <= output < axis.outputs[1] and tap < axis.taps
-            ]
+            met = _pairs(by_remainder[q % s], q // s, g.kernel[a], axis.taps)
+            pairs = [p for p in met if axis.outputs[0] <= p[1] < axis.outputs[1]]
         found.append(Gathered((position + g.padding[a][0]) % s, tuple(pairs)))
     return tuple(found)
 
 
-def _pairs(phase: input_gradient_phases.Phase, n: int, kernel: int) -> Iterator[tuple[int, int]]:
-    """Yield the (tap, output) pairs of position n of a phase, whose filter is reversed."""
+def _pairs(
+    phase: input_gradient_phases.Phase, n: int, kernel: int, drawn: int
+) -> Iterator[tuple[int, int]]:
+    """Yield the (tap, output) pairs of position n of a phase, for taps below `drawn`, last first.
+
+    Tap number t of the phase is number `len(taps) - 1 - t` of its filter, which is reversed.
+    """
     if phase.geometry is None:
         return
     taps = range(kernel)[phase.taps[0]]
     first = n - phase.geometry.padding[0][0]
-    for j, tap in enumerate(reversed(taps)):
-        output = first + j * phase.geometry.dilation[0]
+    for t in reversed(range(len(range(taps.start, min(taps.stop, drawn), taps.step)))):
+        output = first + (len(taps) - 1 - t) * phase.geometry.dilation[0]
         if 0 <= output < phase.geometry.size[0]:
-            yield tap, output
+            yield taps[t], output

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from einstride.api.plan import plan
-from einstride.api.saved_plan import Plan
+from einstride.api import open_batch
+from einstride.api.plan import DirectionArguments, arguments
+from einstride.api.saved_plan import Plan, make_plan
 from einstride.arrays.backends import Array
 from einstride.arrays.backends.numpy import dtype_name, unallocated
 from einstride.geometry.convolution import Geometry
@@ -36,6 +37,7 @@ def collect(
     direction: str,
     at: tuple[int, ...],
     title: str | None,
+    any_batch: bool,
 ) -> dict[str, Any]:
     """Collect the data of a page.
 
@@ -57,14 +59,17 @@ def collect(
         The first output that is drawn of a large input.
     title : str or None
         The title, or None for the shapes.
+    any_batch : bool
+        True if the plans are for any batch, of which one example is drawn.
     """
     x, f, gy = arrays
     m = memory(x, g)
     axes = drawn_axes(g, at)
     p = part(g, axes)
-    forward = plan(_given(x, order.x), _given(f, order.f), **k._asdict())
+    plan = partial(_plan, k, any_batch)
+    forward = plan("forward", _given(x, order.x), _given(f, order.f))
     if gy is None:
-        gy = unallocated([n or 0 for n in forward.output_shape], forward.dtype)
+        gy = unallocated([1 if n is None else n for n in forward.output_shape], forward.dtype)
     canonical_gy = gy if order.y is None else gy.transpose(order.y)
     values = numbers(g, p, x, f, canonical_gy, known)
     name = "padded" if m.copied else "x"
@@ -72,15 +77,14 @@ def collect(
     makers: dict[str, Callable[[], Plan]] = {
         "forward": lambda: forward,
         "input_grad": partial(
-            plan, gy, _given(f, order.f), direction="input_grad",
-            input_size=g.given_shape[1:-1], **k._asdict(),
+            plan, "input_grad", gy, _given(f, order.f), input_size=g.given_shape[1:-1]
         ),
         "filter_grad": partial(
-            plan, _given(x, order.x), gy, direction="filter_grad", kernel_size=g.kernel,
-            **k._asdict(),
+            plan, "filter_grad", _given(x, order.x), gy, kernel_size=g.kernel
         ),
     }  # fmt: skip
-    text = f"x {g.given_shape} * f {g.f_shape} → y {g.y_shape}"
+    batch = None if any_batch else g.batch
+    text = f"x {(batch, *g.given_shape[1:])} * f {g.f_shape} → y {(batch, *g.y_shape[1:])}"
     return {
         "title": title or text,
         "summary": text,
@@ -97,7 +101,7 @@ def collect(
         "bordered": any(low or high for low, high in g.padding),
         "drawn": {
             "whole": p.whole, "batch": p.batch, "groups": p.groups,
-            "channels": p.channels, "filters": p.filters, "text": _drawn_text(g, p),
+            "channels": p.channels, "filters": p.filters, "text": _drawn_text(g, p, any_batch),
         },
         "axes": [_axis(g, a, p) for a in range(g.rank)],
         "memory": _memory(m, name),
@@ -109,6 +113,18 @@ def collect(
         "plans": {n: planned(make, LIBRARY, dtypes) for n, make in makers.items()},
         "exercises": [e._asdict() | {"answer": str(e.answer)} for e in exercises(g, m, name)],
     }  # fmt: skip
+
+
+def _plan(
+    k: Keywords, any_batch: bool, direction: str, first: Array, second: Array, **sizes: Any
+) -> Plan:
+    """Plan one pass, as `einstride.plan` does; errors name `show`."""
+    where = "show"
+    more = DirectionArguments(**sizes)
+    given = arguments(where, first, second, direction, None, LIBRARY, more, k)
+    if any_batch:
+        given["shapes"] = open_batch.opened(where, direction, given["shapes"], k.layout)
+    return make_plan(where, given, k)
 
 
 def _order_text(order: Layout) -> str:
@@ -164,10 +180,14 @@ def _settings(g: Geometry, k: Keywords) -> list[tuple[str, str]]:
     return found
 
 
-def _drawn_text(g: Geometry, p: Part) -> str:
+def _drawn_text(g: Geometry, p: Part, any_batch: bool) -> str:
     """Say which part is drawn; empty if everything is."""
+    batch = (
+        "The batch may be any: one example is drawn, and the figures of plans are for one example."
+        * any_batch
+    )
     if p.whole:
-        return ""
+        return batch
     inner, outer = g.channels // g.groups, g.filters // g.groups
     parts = [
         f"{drawn} of {there} {what}"
@@ -186,6 +206,7 @@ def _drawn_text(g: Geometry, p: Part) -> str:
         if axis.taps != g.kernel[a]:
             parts.append(f"{axis.taps} of {g.kernel[a]} tap {name}")
     return (
-        f"This convolution is too large to draw whole. Drawn: {'; '.join(parts)}. Sums run over "
-        "what is drawn; offsets, strides and plans are those of the whole arrays."
+        f"{batch}{' ' * any_batch}This convolution is too large to draw whole. Drawn: "
+        f"{'; '.join(parts)}. Sums run over what is drawn; offsets, strides and plans are those of "
+        "the whole arrays."
     )

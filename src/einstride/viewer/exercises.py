@@ -30,24 +30,24 @@ def exercises(g: Geometry, m: Memory, name: str) -> list[Exercise]:
     return [
         Exercise(
             f"{known} has the shape {m.shape} and the strides {m.strides} in bytes. How many bytes "
-            f"behind its first element is the element {name}{list(index)}?",
+            f"after its first element does the element {name}{list(index)} begin?",
             _product(index, m.strides),
             _worked(index, m.strides),
         ),
         Exercise(
-            f"How many bytes is the first element of the window of output {neighbour} behind the "
-            f"first element of the window of output {(0,) * n}?",
+            f"How many bytes after the first element of the window of output {(0,) * n} does the "
+            f"first element of the window of output {neighbour} begin?",
             _product(neighbour, step[1 : n + 1]),
             _worked(neighbour, step[1 : n + 1]),
         ),
         Exercise(
-            f"Inside one window, how many bytes is tap {tap} behind tap {(0,) * n}?",
+            f"Inside one window, how many bytes after tap {(0,) * n} does tap {tap} begin?",
             _product(tap, step[n + 1 : -1]),
             _worked(tap, step[n + 1 : -1]),
         ),
         Exercise(
-            f"At which byte of {name} does output {output} of example 0 find tap {tap} of channel "
-            "0?",
+            f"At which byte of {name} does the element begin that output {output} of example 0 "
+            f"multiplies by tap {tap} of channel 0?",
             m.base + _product(whole, step),
             (f"{m.base} + " if m.base else "") + _worked(whole, step),
         ),

@@ -75,7 +75,7 @@ class Page:
         ValueError
             If the output is not one that the page draws, or if there are not two spatial axes.
         """
-        return svg.window(self.data, output)
+        return svg.window("Page.svg", self.data, output)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the page to a file.

@@ -17,12 +17,12 @@ def planned(make: Callable[[], Plan], library: str, dtypes: tuple[str, str, str]
         plan = make()
     except (ValueError, TypeError) as error:  # the other passes have plans: the page shows both
         return {"refused": str(error)}
-    job = plan._decision.job
+    job = plan.decision.job
     rates = calibration.rates(library, job.arithmetic.compute)
     sizes = (job.geometry.given_shape, job.geometry.f_shape, job.geometry.y_shape)
     least = sum(prod(s) * ITEMSIZE[name] for s, name in zip(sizes, dtypes, strict=True))
     return {
-        "head": plan._decision.head,
+        "head": plan.head,
         "algorithm": plan.algorithm,
         "candidates": [
             {

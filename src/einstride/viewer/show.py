@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
+from einstride.api import open_batch
 from einstride.arrays import backends
 from einstride.dispatch import depthwise
 from einstride.geometry import keywords as parse
@@ -22,12 +24,16 @@ PASSES = ("forward", "input_grad", "filter_grad")
 MOST_AXES = 3
 """Spatial axes that a page draws: rows, columns, and slices of them."""
 
+MOST_ELEMENTS = 2**58
+"""Elements of an array or a view, so that byte offsets of elements of 16 bytes are 64-bit integers,
+as NumPy's are."""
+
 LONGEST_TITLE = 200
 """Characters of a title; a longer one would not be one."""
 
 
 def show(
-    x: Array | tuple[int, ...],
+    x: Array | tuple[int | None, ...],
     f: Array | tuple[int, ...],
     gy: Array | None = None,
     *,
@@ -54,9 +60,9 @@ def show(
 
     The page steps through
 
-    .. math:: y_{b,o,d} = \sum_{k,c} w_{b,o,k,c} \, f_{k,c,d}
+    .. math:: y_{b,o,d} = \sum_{k,c} v_{b,o,k,c} \, f_{k,c,d}
 
-    and marks, for each output, the window w in x, its bytes in memory, and the strides of the view
+    and marks, for each output, its window in x, its bytes in memory, and the strides of the view v
     that holds all windows (`windows`). Its gradients and its plans are shown in the same way. The
     page is one HTML file that loads nothing from anywhere.
 
@@ -64,7 +70,8 @@ def show(
     ----------
     x : array, shape (B, *S, C), or tuple of ints
         The input, with 1 to 3 spatial axes, or its shape: small integers then stand for its
-        elements. One axis fewer than f has means a batch of one.
+        elements. One axis fewer than f has means a batch of one; None for the batch means any:
+        one example is drawn, and the plans are those of any batch.
     f : array, shape (*K, C // groups, D), or tuple of ints
         The filter or its shape.
     gy : array, shape (B, *O, D), optional
@@ -122,6 +129,11 @@ def show(
     name = parse.optional(where, "dtype", dtype, parse.name)
     if name is not None and name not in ITEMSIZE:
         raise bad_value(where, "dtype is unknown", shown(name), f"use one of {tuple(ITEMSIZE)}")
+    any_batch = isinstance(x, tuple | list) and None in x
+    if any_batch:
+        sizes = tuple(x), tuple(f if isinstance(f, tuple | list) else getattr(f, "shape", ()))
+        open_batch.check(where, "forward", sizes, k.layout)
+        x, _ = open_batch.of_one(sizes)
     x, f, known = _operands(where, x, f, name)
     if k.groups == DEPTHWISE:
         import numpy as np
@@ -147,6 +159,12 @@ def show(
             where, "every array must have an element to draw", f"{got}, y {g.y_shape}",
             "give sizes of at least 1, and padding that leaves an output",
         )  # fmt: skip
+    view = (g.batch, *g.out, *g.kernel, g.channels)
+    if prod(view) > MOST_ELEMENTS:
+        raise bad_value(
+            where, "the view of all windows must have at most 2**58 elements", f"{view} ({got})",
+            "use smaller shapes",
+        )  # fmt: skip
     start = parse.per_axis(where, "at", parse.ints(where, "at", at), rank, 0)
     if any(i >= o for i, o in zip(start, g.out, strict=True)):
         raise bad_value(where, "at must be an output", f"{start}, outputs {g.out}", "lower it")
@@ -163,7 +181,7 @@ def show(
             "leave out single surrogates, e.g. text.encode(errors='replace').decode()",
         )  # fmt: skip
     return Page(data.collect(g, order, (xc, fc, gy), (*known, gy is not None), k, direction,
-                             start, text))  # fmt: skip
+                             start, text, any_batch))  # fmt: skip
 
 
 def _operands(
@@ -187,7 +205,7 @@ def _operands(
                 raise bad_value(
                     where, "shapes must not be negative", shape, "give shapes of arrays"
                 )
-            if _elements(shape) > 2**58:
+            if _elements(shape) > MOST_ELEMENTS:
                 raise bad_value(
                     where, "an array must have at most 2**58 elements", shape, "use smaller shapes"
                 )

@@ -49,9 +49,12 @@ class Drawing(NamedTuple):
     elements: dict[int, tuple[str, bool]]
 
 
-def window(data: dict[str, Any], output: tuple[int, ...] | None) -> str:
-    """Draw the window of one output of the first example and channel of a page with two axes."""
-    d = _drawing(data, output)
+def window(where: str, data: dict[str, Any], output: tuple[int, ...] | None) -> str:
+    """Draw the window of one output of the first example and channel of a page with two axes.
+
+    Errors name `where`.
+    """
+    d = _drawing(where, data, output)
     grid = list(_grid(d))
     height = max(d.rows * CELL, 150) + 230
     width = max(len(d.elements) * SMALL + 32, d.columns * CELL + 420)
@@ -65,9 +68,8 @@ def window(data: dict[str, Any], output: tuple[int, ...] | None) -> str:
     )
 
 
-def _drawing(data: dict[str, Any], output: tuple[int, ...] | None) -> Drawing:
+def _drawing(where: str, data: dict[str, Any], output: tuple[int, ...] | None) -> Drawing:
     """Take what one picture needs from the data of a page."""
-    where = "Page.svg"
     if data["rank"] != 2:
         raise bad_value(where, "the picture has two spatial axes", data["rank"], "show two axes")
     axes, memory = data["axes"], data["memory"]
@@ -131,7 +133,7 @@ def _table(data: dict[str, Any], d: Drawing) -> Iterator[str]:
     left, text, name = 16 + d.columns * CELL + 36, "x", "x"
     if data["memory"]["copied"]:
         text, name = "x with its border", "padded"
-    lines = (f"all windows of {text}, a view:", f"w = as_strided({name}, shape, strides)")
+    lines = (f"all windows of {text}, a view:", f"v = as_strided({name}, shape, strides)")
     yield _text(left, 60, lines[0], "")
     yield _text(left, 80, lines[1], "bold")
     for column, (letter, stride) in enumerate(d.strides.items()):
@@ -143,7 +145,7 @@ def _table(data: dict[str, Any], d: Drawing) -> Iterator[str]:
     yield _text(left, 132, "shape", "soft")
     yield _text(left, 154, "bytes", "soft")
     letters = "bhwijc,ijcd->bhwd"
-    yield _text(left, 186, f'y = einsum("{letters}", w, f)', "bold")
+    yield _text(left, 186, f'y = einsum("{letters}", v, f)', "bold")
 
 
 def _line(d: Drawing, top: int) -> Iterator[str]:

@@ -12,7 +12,7 @@ class History:
     Parameters
     ----------
     epochs : list of dict
-        "loss" (the mean over the epoch's steps), "val_loss" and "val_..." for every metric.
+        ``"loss"`` (the mean over the steps), ``"val_loss"``, and ``"val_NAME"`` for every metric.
     held : int
         The epoch whose parameters the model holds; 0: the parameters before training.
     stopped : str

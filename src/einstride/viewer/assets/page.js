@@ -39,7 +39,17 @@ function start() {
   for (const [id, action] of Object.entries(press)) get(id).addEventListener("click", () => { pause(); action(); });
   get("play").addEventListener("click", toggle);
   document.addEventListener("keydown", onKey);
-  open(DATA.direction);
+  const wanted = new URLSearchParams(location.search).get("tab"); // page.html?tab=plan
+  open(TABS.some(([id]) => id === wanted) ? wanted : DATA.direction);
+  if (window.parent === window) return;
+  tellHeight(); // at once: browsers may not observe a frame that is out of sight
+  new ResizeObserver(tellHeight).observe(document.documentElement);
+}
+
+// Tells a page that holds this one in a frame how high it is, so that the frame can fit.
+function tellHeight() {
+  const height = Math.ceil(document.documentElement.getBoundingClientRect().height);
+  window.parent.postMessage({ einstrideHeight: height }, "*");
 }
 
 function panelOf(id) {
@@ -210,12 +220,12 @@ function drawLine(gradient) {
     ? `gy as it lies in memory, ${item} bytes an element. ${EXPLAINED}`
     : MEMORY.copied
       ? `einsum reads a copy of x with its border${hasHoles ? " and holes" : ""}, ${tuple(MEMORY.shape)}, made once, ${item} bytes an element; compiled kernels read x itself. ${EXPLAINED}${GROUPED}`
-      : `x itself, as it lies in memory, ${item} bytes an element: the view w copies nothing. ${EXPLAINED}${GROUPED}`;
+      : `x itself, as it lies in memory, ${item} bytes an element: the view v copies nothing. ${EXPLAINED}${GROUPED}`;
   const letters = gradient ? ["b", ...LETTERS.out, "d"] : viewStrides().map(([letter]) => letter);
   const steps = gradient ? DATA.gradient.strides : MEMORY.windows_strides;
   const shape = gradient ? DATA.shapes.y : MEMORY.windows_shape;
   get("strides").replaceChildren(element("table", {},
-    element("thead", {}, element("tr", {}, element("th", { scope: "col" }, gradient ? "gy" : "w"), ...letters.map((l) => element("th", { scope: "col" }, coloured(l))))),
+    element("thead", {}, element("tr", {}, element("th", { scope: "col" }, gradient ? "gy" : "v"), ...letters.map((l) => element("th", { scope: "col" }, coloured(l))))),
     element("tbody", {},
       element("tr", { class: "names" }, element("th", { scope: "row" }, "axis"), ...letters.map((l) => element("td", {}, NAMES[l]))),
       element("tr", {}, element("th", { scope: "row" }, "shape"), ...shape.map((n) => element("td", {}, String(n)))),
@@ -256,8 +266,8 @@ function exercisePanel() {
   return [
     element("p", { class: "story" }, "An array is a line of bytes. Its strides say how many bytes lie between neighbours on each axis, so the element at an index lies at ",
       element("b", {}, "the sum of index times stride"), ". A view of windows is the same line with more axes: the outputs ",
-      ...LETTERS.out.flatMap((l, a) => [a ? ", " : "", coloured(l)]), " step by stride · bytes, the taps ", ...LETTERS.tap.flatMap((l, a) => [a ? ", " : "", coloured(l)]),
-      " by dilation · bytes. Its numbers here:"),
+      ...LETTERS.out.flatMap((l, a) => [a ? ", " : "", coloured(l)]), " move by the stride, the taps ", ...LETTERS.tap.flatMap((l, a) => [a ? ", " : "", coloured(l)]),
+      " by the dilation, each times the bytes of one position. The view's numbers here:"),
     element("div", { class: "scroll" }, exerciseTable()),
     element("ol", { class: "exercises" }, ...list),
   ];
@@ -266,7 +276,7 @@ function exercisePanel() {
 function exerciseTable() {
   const cells = viewStrides();
   return element("table", {},
-    element("thead", {}, element("tr", {}, element("th", {}, "w"), ...cells.map(([l]) => element("th", { scope: "col" }, coloured(l))))),
+    element("thead", {}, element("tr", {}, element("th", {}, "v"), ...cells.map(([l]) => element("th", { scope: "col" }, coloured(l))))),
     element("tbody", {},
       element("tr", { class: "names" }, element("th", { scope: "row" }, "axis"), ...cells.map(([l]) => element("td", {}, NAMES[l]))),
       element("tr", {}, element("th", { scope: "row" }, "shape"), ...MEMORY.windows_shape.map((n) => element("td", {}, String(n)))),

@@ -109,7 +109,7 @@ const FORWARD = {
   name: "Forward",
   story: [
     "The window slides over x with its border; each output is the sum of the window times the filter. ",
-    "All windows together are one view w of the memory of x, or of its copy with the border: no window is copied.",
+    "All windows together are one view v of the memory of x, or of its copy with the border: no window is copied.",
   ],
   lengths: [D.batch, D.groups, D.filters, ...O],
   build(go) {
@@ -124,8 +124,8 @@ const FORWARD = {
   },
   equation() {
     const o = LETTERS.out, k = LETTERS.tap;
-    const y = ["b", ...o, ...group(), "d"], w = ["b", ...o, ...k, ...group(), "c"], f = [...k, ...group(), "c", "d"];
-    return ["einsum ", ...letters(w), ", ", ...letters(f), " → ", ...letters(y)];
+    const y = ["b", ...o, ...group(), "d"], v = ["b", ...o, ...k, ...group(), "c"], f = [...k, ...group(), "c", "d"];
+    return ["einsum ", ...letters(v), ", ", ...letters(f), " → ", ...letters(y)];
   },
   step(number) {
     const [b, g, d, ...o] = digits(number, this.lengths);
@@ -210,8 +210,8 @@ const GATHER = {
     return [this.y.node, after("∗", this.f), after("=", this.x)];
   },
   equation() {
-    const o = LETTERS.out;
-    return ["gx", ...bracket(["b", ...o, "c"]), " = Σ gy", ...bracket(["b", ...o.map((l, a) => `(${l} + ${AXES[a].low} − ${LETTERS.tap[a]}·${AXES[a].dilation}) / ${AXES[a].stride}`), "d"]), ` ${CONJ}f`, ...bracket([...LETTERS.tap, "c", "d"])];
+    const p = LETTERS.at;
+    return ["gx", ...bracket(["b", ...p, "c"]), " = Σ gy", ...bracket(["b", ...p.map((l, a) => `(${l} + ${AXES[a].low} − ${LETTERS.tap[a]}·${AXES[a].dilation}) / ${AXES[a].stride}`), "d"]), ` ${CONJ}f`, ...bracket([...LETTERS.tap, "c", "d"])];
   },
   step(number) {
     const elements = this.elements();
@@ -269,7 +269,7 @@ const SCATTER = {
   name: "Input gradient",
   story: [
     "Scatter: each output gives its gradient back to the elements of its window, times the tap that it met. ",
-    "Windows overlap, so sums are added in memory again and again; the gather computes the same without that.",
+    "Windows overlap, so elements of gx are read and written several times; the gather writes each of them once.",
   ],
   lengths: [D.batch, D.groups, D.filters, ...O],
   get steps() {
@@ -339,7 +339,7 @@ const SCATTER = {
           left: [`gy[${[b, ...plus(o, FIRST_O), g * OUTER + d].join(", ")}]`, atY(V.gy, b, o, g, d)],
           right: [`${DATA.complex ? "conj " : ""}f[${[...filterIndex(k), c, g * OUTER + d].join(", ")}]`, conjugate(atF(V.f, k, g, c, d))],
           at: [[this.x, p, channel], [this.f, k, c]],
-          into: held(p) ? xName(b, p, g, c).replace("x", "gx") : "a zero's place",
+          into: held(p) ? xName(b, p, g, c).replace("x", "gx") : "a position that holds no element of x",
           terms: gradientTerms(b, plus(o, FIRST_O), g * OUTER + d), base: 0n,
         });
       }

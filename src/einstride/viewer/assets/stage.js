@@ -1,9 +1,10 @@
 // Draw arrays as sheets of cells: a sheet per channel, a grid per slice, a cell per position.
 
+// The letters of outputs, of taps, and of positions of x.
 const LETTERS = {
-  1: { out: ["h"], tap: ["i"] },
-  2: { out: ["h", "w"], tap: ["i", "j"] },
-  3: { out: ["t", "h", "w"], tap: ["s", "i", "j"] },
+  1: { out: ["h"], tap: ["i"], at: ["p"] },
+  2: { out: ["h", "w"], tap: ["i", "j"], at: ["p", "q"] },
+  3: { out: ["t", "h", "w"], tap: ["s", "i", "j"], at: ["n", "p", "q"] },
 }[DATA.rank];
 const KIND = {}; // the class of each letter, by which the style colours it
 LETTERS.out.forEach((letter, a) => (KIND[letter] = `o${a + 4 - DATA.rank}`));
