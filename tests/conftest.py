@@ -44,6 +44,7 @@ LONG = (
     "test_eight_threads_get_the_bits_of_one",
     "test_registers_and_spills",
     "test_tensor_cores_are_used",
+    "test_no_loop_is_longer_than_in_the_table",
     "test_full_demo",
     "test_quick_demo",
     "test_demo_on_array_api_strict",

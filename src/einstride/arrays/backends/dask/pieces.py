@@ -12,8 +12,8 @@ from itertools import accumulate, product
 from math import prod
 
 from einstride.arrays.backends.adapter import Array
+from einstride.arrays.backends.dask import own_chunk
 from einstride.arrays.backends.dask.joining import Cuts, callers_axis, gathered, is_one_array
-from einstride.geometry import own_chunk
 from einstride.geometry.chunks import Part, Range
 from einstride.geometry.keywords import Shape
 from einstride.support.caches import cached
