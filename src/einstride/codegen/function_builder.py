@@ -286,6 +286,9 @@ class Value:
     def __xor__(self, other: Value | int) -> Value:
         return self._binary(other, "", "xor")
 
+    def __rshift__(self, other: Value | int) -> Value:
+        return self._binary(other, "", "lshr")
+
     def _compare(self, operator: str, other: Value | int) -> Value:
         right = other.ir if isinstance(other, Value) else ir.Constant(self.ir.type, other)
         return Value(self.code, self.code.builder.icmp_signed(operator, self.ir, right))

@@ -56,6 +56,12 @@ class RegisterTile:
         for v, (accumulator, mask) in enumerate(zip(self.row(p), masks, strict=True)):
             accumulator.set(memory.at(v * self.lanes).load(self.lanes, mask))
 
+    def add(self, p: int, memory: Pointer, masks: Sequence[Mask | None]) -> None:
+        """Add contiguous sums in memory to row p."""
+        for v, (accumulator, mask) in enumerate(zip(self.row(p), masks, strict=True)):
+            sums = memory.at(v * self.lanes).load(self.lanes, mask)
+            accumulator.set(sums + accumulator.get())
+
     def store(self, p: int, memory: Pointer, masks: Sequence[Mask | None], dtype: str) -> None:
         """Store row p to contiguous results, rounded to their dtype."""
         for v, (accumulator, mask) in enumerate(zip(self.row(p), masks, strict=True)):

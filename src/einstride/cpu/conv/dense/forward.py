@@ -27,6 +27,7 @@ from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.codegen.vector_ops import prefetch
 from einstride.cpu.complex_as_real import real
+from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, block_of_tap, needs_blocks
 from einstride.cpu.conv.dense import vnni
 from einstride.cpu.conv.dense.pack import SLICE_BYTES, PanelLayout, panel_layout, panel_tables
 from einstride.cpu.conv.loop_nest import block, look_up, split
@@ -59,12 +60,15 @@ class DenseForward(Schedule):
         True if the channels of x, or of y, are contiguous.
     vnni : bool
         True for VNNI dot products of four 8-bit channels (`einstride.cpu.conv.dense.vnni`).
+    blocked : bool
+        True if sums of blocks of products are added in a tree.
     """
 
     tables: tuple[bool, ...]
     contiguous_x: bool = True
     contiguous_y: bool = True
     vnni: bool = False
+    blocked: bool = False
 
     in_lanes = "output channels"
     in_rows = "output positions"
@@ -116,8 +120,13 @@ def _compute_block(code: Code, spec: DenseForward, number: Value, panel: Value) 
             coordinates = [_locate_position(code, spec, start + p, last) for p in range(spec.rows)]
             outs = [out for _, _, out in coordinates]
             sums = spec.register_tile(code)
-            _start_sums(code, spec, sums, c0, bias, y, outs, masks)
-            _loop_over_taps(code, spec, x_slice, f_slice, depth, [f[:2] for f in coordinates], sums)
+            with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
+                sums.set_rows(lambda v: bias.at(v * spec.lanes).load(spec.lanes, masks[v]))
+            blocks = BlockedSums(code, sums.accumulators, spec.lanes, spec.blocked)
+            positions_in_x = [place[:2] for place in coordinates]
+            _loop_over_taps(code, spec, x_slice, f_slice, depth, positions_in_x, sums, blocks)
+            blocks.finish()
+            _add_earlier_sums(code, spec, sums, c0, y, outs, masks)
             for p, out in enumerate(outs):
                 with code.when(start + p < last):
                     _store_sums(code, spec, y.at(out), sums, p, masks, columns)
@@ -145,29 +154,29 @@ def _locate_position(
     return offset, rows, out
 
 
-def _start_sums(
-    code: Code, spec: DenseForward, sums: RegisterTile, c0: Value, bias: Pointer, y: Pointer,
+def _add_earlier_sums(
+    code: Code, spec: DenseForward, sums: RegisterTile, c0: Value, y: Pointer,
     outs: list[Value], masks: list[Mask],
 ) -> None:  # fmt: skip
-    """Initialise the sums with the bias, or from y with the sums over earlier channels."""
-    with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
-        sums.set_rows(lambda v: bias.at(v * spec.lanes).load(spec.lanes, masks[v]))
+    """Add the sums over earlier slices of channels, which y holds."""
     if spec.y.stored == spec.compute and spec.contiguous_y:
         with code.when(code.number(0) < c0):
             for p, out in enumerate(outs):
-                sums.load(p, y.at(out), masks)
+                sums.add(p, y.at(out), masks)
 
 
 def _loop_over_taps(
     code: Code, spec: DenseForward, x: Pointer, f: Pointer, depth: Value, positions: list[Position],
-    sums: RegisterTile,
+    sums: RegisterTile, blocks: BlockedSums,
 ) -> None:  # fmt: skip
     """Write the loops over taps, which add each tap's products to the sums."""
     tap_size = code["channels"] * spec.width
 
     def loop_taps(axes: tuple[int, ...], offsets: list[Value], tap: Value) -> None:
         if not axes:
-            _add_products(code, spec, x, offsets, f.at(tap * tap_size), depth, sums)
+            first = block_of_tap(code, tap) if spec.blocked else tap
+            f_tap = f.at(tap * tap_size)
+            _add_products(code, spec, x, offsets, f_tap, depth, sums, blocks, first)
             return
         a, *inner_axes = axes
         with code.loop(0, code[f"taps{a}"]) as k:
@@ -187,7 +196,7 @@ def _loop_over_taps(
 
 def _add_products(
     code: Code, spec: DenseForward, x: Pointer, offsets: list[Value], f: Pointer, depth: Value,
-    sums: RegisterTile,
+    sums: RegisterTile, blocks: BlockedSums, number: Value,
 ) -> None:  # fmt: skip
     """Add x[p, c] * f[c, v] to acc[p, v] for every channel c; zero for a negative offset."""
     zeros = code.array("zeros", spec.x.stored) if spec.contiguous_x else x
@@ -212,17 +221,18 @@ def _add_products(
                 number = inside[p].select(number, zero)
             sums.add_products(p, code.splat(number, spec.lanes), f_row)
 
-    if not spec.contiguous_x:
-        with code.loop(0, depth) as c:
-            add_channel(c)
-        return
     channels = 4 if spec.vnni else 1  # of x in a product
     line = 64 // bytes_of(ELEMENTS[spec.x.stored]) // channels
-    with code.loop(0, depth, line) as c0:
-        for pointer in pointers:  # x of the next tile, which the CPU's prefetchers miss
-            prefetch(pointer.at(c0 * channels + code["x_prefetch"]))
-        with code.loop(c0, (c0 + line).minimum(depth)) as c:
-            add_channel(c)
+    with blocks.loop(depth, number) as (first, stop):
+        if not spec.contiguous_x:
+            with code.loop(first, stop) as c:
+                add_channel(c)
+        else:
+            with code.loop(first, stop, line) as c0:
+                for pointer in pointers:  # x of the next tile, which the CPU's prefetchers miss
+                    prefetch(pointer.at(c0 * channels + code["x_prefetch"]))
+                with code.loop(c0, (c0 + line).minimum(stop)) as c:
+                    add_channel(c)
 
 
 def _store_sums(
@@ -273,7 +283,7 @@ def correlation(
     schedule = DenseForward(
         Format(real(x.dtype), real(compute)), Format(real(y.dtype), real(compute)), panel.lanes,
         positions_in_tile, panel.vectors, tuple(axis.table is not None for axis in axes),
-        contiguous_x, contiguous_y, vnni,
+        contiguous_x, contiguous_y, vnni, needs_blocks(real(compute), prod(g.kernel) * inner),
     )  # fmt: skip
     item = ITEMSIZE[real(compute)]
     depth = max(SLICE_BYTES // (prod(g.kernel) * panel.width * item), 32)
@@ -295,6 +305,8 @@ def correlation(
         "panel_columns": counts,
     }  # fmt: skip
     arguments |= arguments_of(axes)
+    if schedule.blocked:
+        arguments |= block_arguments(prod(g.kernel), depth)
     return bind("dense", kernel, schedule, arguments, threads, target)
 
 
