@@ -286,6 +286,9 @@ class Value:
     def __xor__(self, other: Value | int) -> Value:
         return self._binary(other, "", "xor")
 
+    def __lshift__(self, other: Value | int) -> Value:
+        return self._binary(other, "", "shl")
+
     def __rshift__(self, other: Value | int) -> Value:
         return self._binary(other, "", "lshr")
 

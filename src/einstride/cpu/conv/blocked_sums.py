@@ -90,6 +90,28 @@ class BlockedSums:
             self.begin(number + first // BLOCK)
             yield first, (first + BLOCK).minimum(count)
 
+    @contextmanager
+    def loop_over_taps(self, first: Value, count: Value) -> Iterator[tuple[Value, Value]]:
+        """Loop over the blocks of `count` taps, where a block holds 2**`sum_shift` taps.
+
+        Yields the first tap of a block, counted from `first` on, and one past its last.
+        """
+        code = self.code
+        if not self.blocked:
+            yield code.number(0), count
+            return
+        shift, last = code["sum_shift"], first + count
+        with code.loop(first >> shift, (last - 1 >> shift) + 1) as number:
+            self.begin(number)
+            begin = (number << shift).maximum(first)
+            yield begin - first, (number + 1 << shift).minimum(last) - first
+
+    def block_of_tap(self, tap: Value) -> Value:
+        """Return the number of the first block of a tap."""
+        if not self.blocked:
+            return tap
+        return tap * self.code["sum_tap_blocks"] >> self.code["sum_shift"]
+
     def finish(self) -> None:
         """Add the sums of all levels to the accumulators."""
         if not self.blocked:
@@ -136,7 +158,3 @@ def block_arguments(taps: int, channels: int) -> dict[str, int]:
     blocks = ((taps - 1) * tap_blocks >> shift) + tap_blocks
     return {"sum_tap_blocks": tap_blocks, "sum_shift": shift, "sum_blocks": blocks}
 
-
-def block_of_tap(code: Code, tap: Value) -> Value:
-    """Return the number of the first block of a tap."""
-    return tap * code["sum_tap_blocks"] >> code["sum_shift"]

@@ -27,7 +27,7 @@ from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.codegen.vector_ops import prefetch
 from einstride.cpu.complex_as_real import real
-from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, block_of_tap, needs_blocks
+from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, needs_blocks
 from einstride.cpu.conv.dense import vnni
 from einstride.cpu.conv.dense.pack import SLICE_BYTES, PanelLayout, panel_layout, panel_tables
 from einstride.cpu.conv.loop_nest import block, look_up, split
@@ -174,9 +174,9 @@ def _loop_over_taps(
 
     def loop_taps(axes: tuple[int, ...], offsets: list[Value], tap: Value) -> None:
         if not axes:
-            first = block_of_tap(code, tap) if spec.blocked else tap
+            number = blocks.block_of_tap(tap)
             f_tap = f.at(tap * tap_size)
-            _add_products(code, spec, x, offsets, f_tap, depth, sums, blocks, first)
+            _add_products(code, spec, x, offsets, f_tap, depth, sums, blocks, number)
             return
         a, *inner_axes = axes
         with code.loop(0, code[f"taps{a}"]) as k:

@@ -27,6 +27,7 @@ from einstride.codegen.ir_types import is_float
 from einstride.codegen.jit import Target, host_target
 from einstride.codegen.vector_formats import Format, all_lanes
 from einstride.codegen.vector_ops import transpose
+from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, needs_blocks
 from einstride.cpu.conv.dense.pack import SLICE_BYTES
 from einstride.cpu.conv.loop_nest import block, locate_line, look_up, split
 from einstride.cpu.conv.register_tile import RegisterTile
@@ -61,11 +62,14 @@ class BlockGradient(Schedule):
         Number of spatial axes.
     span, spans : int
         Elements of gx in a contiguous span, and spans of a panel.
+    blocked : bool
+        True if sums of blocks of products are added in a tree.
     """
 
     rank: int
     span: int
     spans: int
+    blocked: bool
 
     in_lanes = "(position in a block, input channel)"
     in_rows = "blocks of positions"
@@ -109,13 +113,16 @@ def kernel(schedule: BlockGradient, names: tuple[str, ...]) -> str:
                 staged = [staging.at((start - first + p) * width) for p in range(schedule.rows)]
                 with code.when(d0.equals(0) & (code["bias"].equals(0) ^ 1)):
                     tile.set_rows(lambda v: bias.at(v * schedule.lanes).load(schedule.lanes))
+                sums = BlockedSums(code, tile.accumulators, schedule.lanes, schedule.blocked)
+                gy_slice, f_slice = gy.at(d0), f.at(d0 * width)
+                add_taps(schedule, tile, sums, tables, gy_slice, f_slice, blocks, depth)
+                sums.finish()
                 with code.when(code.number(0) < d0):
-                    for p, sums in enumerate(staged):
-                        tile.load(p, sums, no_masks)
-                add_taps(schedule, tile, tables, gy.at(d0), f.at(d0 * width), blocks, depth)
+                    for p, earlier in enumerate(staged):
+                        tile.add(p, earlier, no_masks)
                 with code.when(is_last_slice ^ 1):
-                    for p, sums in enumerate(staged):
-                        tile.store(p, sums, no_masks, schedule.compute)
+                    for p, pointer in enumerate(staged):
+                        tile.store(p, pointer, no_masks, schedule.compute)
                 with code.when(is_last_slice):
                     _check_nan(tile)
                     _store_spans(schedule, tile, spans, start, last)
@@ -289,6 +296,7 @@ def gradient_of_layouts(
     schedule = BlockGradient(
         Format(operand, compute), Format(result, compute), chosen.lanes, chosen.rows,
         chosen.vectors, g.rank, chosen.span, chosen.spans,
+        needs_blocks(compute, chosen.taps * g.filters),
     )  # fmt: skip
     *outer, last = chosen.axes
     tap_bytes = chosen.taps * chosen.width * ITEMSIZE[compute]
@@ -322,4 +330,6 @@ def gradient_of_layouts(
         "x": gy_first * ITEMSIZE[operand], "y": -gx_first * ITEMSIZE[result],
         "span_offset": span_offset,
     }  # fmt: skip
+    if schedule.blocked:
+        arguments |= block_arguments(chosen.taps, min(depth, g.filters))
     return bind("blocks", kernel, schedule, arguments, threads, target), spans.channels

@@ -21,6 +21,7 @@ import numpy as np
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.jit import Target, host_target
 from einstride.codegen.vector_formats import Format
+from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, needs_blocks
 from einstride.cpu.conv.dense.pack import SLICE_BYTES
 from einstride.cpu.conv.loop_nest import (
     any_inside,
@@ -72,10 +73,13 @@ class LineForward(Schedule):
         Number of spatial axes.
     stream : bool
         True if results are stored past the caches (non-temporal stores).
+    blocked : bool
+        True if sums of blocks of products are added in a tree.
     """
 
     rank: int
     stream: bool
+    blocked: bool
 
     in_lanes = "output channels"
     in_rows = "output positions"
@@ -117,24 +121,29 @@ def kernel(schedule: LineForward, names: tuple[str, ...]) -> str:
         y = y.at(example * code["y_batch"])
         f = code.array("f", schedule.compute).at(panel * code["f_panel"])
         bias = code.array("bias", schedule.compute).at(panel * width)
-        span = code[f"taps{last_axis}"] * code["channels"]
+        taps = code[f"taps{last_axis}"]
         with code.loop(first, last, schedule.rows) as start:
             outputs = [(start + p).minimum(last - 1) for p in range(schedule.rows)]
             tile = schedule.register_tile(code)
             with code.when(code["bias"].equals(0) ^ 1):
                 tile.set_rows(lambda v: bias.at(v * schedule.lanes).load(schedule.lanes))
+            sums = BlockedSums(code, tile.accumulators, schedule.lanes, schedule.blocked)
             inside = start >= code["inside_first"]
             inside = inside & (code["inside_last"] >= (start + schedule.rows).minimum(last))
             with code.when(inside):
                 spans = [o * code["x_last"] - code["x_start"] for o in outputs]
 
-                def add_spans(x: Pointer, tap: Value) -> None:
-                    f_tap = f.at(tap * span * width)
-                    add_products(schedule, tile, [x.at(s) for s in spans], f_tap, span)
+                def add_spans(x: Pointer, tap: Value, sums: BlockedSums = sums) -> None:
+                    with sums.loop_over_taps(tap * taps, taps) as (begin, end):
+                        first, count = (n * code["channels"] for n in (begin, end - begin))
+                        f_taps = f.at((tap * taps + begin) * code["channels"] * width)
+                        x_spans = [x.at(s).at(first) for s in spans]
+                        add_products(schedule, tile, x_spans, f_taps, count)
 
                 loop_over_taps_inside(code, tables, x, add_spans)
             with code.when(inside ^ 1):
-                add_taps(schedule, tile, tables, x, f, outputs, code["channels"])
+                add_taps(schedule, tile, sums, tables, x, f, outputs, code["channels"])
+            sums.finish()
             columns = code["filters"] - panel * width
             masks = vector_masks(code, columns, schedule.lanes, schedule.vectors)
             for p in range(schedule.rows):
@@ -152,8 +161,8 @@ def kernel(schedule: LineForward, names: tuple[str, ...]) -> str:
 
 
 def add_taps(
-    schedule: Schedule, tile: RegisterTile, tables: Sequence[Pointer], x: Pointer, f: Pointer,
-    indices: Sequence[Value], depth: Value,
+    schedule: Schedule, tile: RegisterTile, sums: BlockedSums, tables: Sequence[Pointer],
+    x: Pointer, f: Pointer, indices: Sequence[Value], depth: Value,
 ) -> None:  # fmt: skip
     """Add the products of `depth` channels of every tap; read zeros for taps in the border.
 
@@ -170,8 +179,11 @@ def add_taps(
             row_offsets = [row.at(k).load() for row in rows]
             with code.when(any_inside(row_offsets)):
                 pointers = [(o >= 0).select_pointer(x.at(o), zeros) for o in row_offsets]
-                f_tap = f.at((outer_tap * taps + k) * (code["channels"] * schedule.width))
-                add_products(schedule, tile, pointers, f_tap, depth)
+                tap = outer_tap * taps + k
+                f_tap = f.at(tap * (code["channels"] * schedule.width))
+                with sums.loop(depth, sums.block_of_tap(tap)) as (first, stop):
+                    f_rows, x_rows = f_tap.at(first * schedule.width), [p.at(first) for p in pointers]
+                    add_products(schedule, tile, x_rows, f_rows, stop - first)
 
     loop_over_taps_inside(code, tables, x, add_line)
 
@@ -322,7 +334,7 @@ def correlation_of_layouts(
     y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
     schedule = LineForward(
         Format(operand, compute), Format(result, compute), chosen.lanes, chosen.rows,
-        chosen.vectors, g.rank, stream,
+        chosen.vectors, g.rank, stream, needs_blocks(compute, prod(g.kernel) * g.channels),
     )  # fmt: skip
     low, stride = g.padding[-1][0], g.stride[-1]
     panel = prod(g.kernel) * g.channels * chosen.width
@@ -336,4 +348,6 @@ def correlation_of_layouts(
         "inside_first": max(-(-low // stride), 0),
         "inside_last": (g.size[-1] + low - g.kernel[-1]) // stride + 1, **axes,
     }  # fmt: skip
+    if schedule.blocked:
+        arguments |= block_arguments(prod(g.kernel), g.channels)
     return bind("lines", kernel, schedule, arguments, threads, target)
