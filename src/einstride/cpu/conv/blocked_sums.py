@@ -1,4 +1,4 @@
-"""Add the sums of blocks of products in a tree, so that rounding errors do not grow with their number.
+"""Add the sums of blocks of products in a tree: rounding errors hardly grow with the products.
 
 One accumulator for n products of positive numbers loses up to n / 4 units in the last place. Here
 it takes at most `BLOCK` products. Its sum is then added to a level of sums in memory, and every
@@ -64,7 +64,7 @@ class BlockedSums:
             self._clear(1, LEVELS)
 
     def begin(self, number: Value) -> None:
-        """Begin the block of this number, which is never below that of the block before."""
+        """Begin the block of this number; the products of a block follow each other."""
         if not self.blocked:
             return
         code, current = self.code, self._current.get()
@@ -75,6 +75,11 @@ class BlockedSums:
                 accumulator.set(self._zero)
             self._current.set(number)
             self._carry(1, number // BRANCHES, current // BRANCHES)
+
+    def begin_tap(self, tap: Value) -> None:
+        """Begin the block of a tap, or of what `block_arguments` took for one."""
+        if self.blocked:
+            self.begin(self.block_of_tap(tap))
 
     @contextmanager
     def loop(self, count: Value, number: Value) -> Iterator[tuple[Value, Value]]:
@@ -116,13 +121,12 @@ class BlockedSums:
         """Add the sums of all levels to the accumulators."""
         if not self.blocked:
             return
-        code, last = self.code, self._current.get()
-        with code.when(last >= BRANCHES), code.loop(1, LEVELS) as level:
+        code = self.code
+        with code.when(code["sum_blocks"] >= BRANCHES + 1), code.loop(1, LEVELS) as level:
             self._add(level, code.number(0), clear=False)
-        with code.when(last >= 1):
-            for i, accumulator in enumerate(self.accumulators):
-                total = self._levels.at(i * self.lanes).load(self.lanes)
-                accumulator.set(total + accumulator.get())
+        for i, accumulator in enumerate(self.accumulators):
+            total = self._levels.at(i * self.lanes).load(self.lanes)
+            accumulator.set(total + accumulator.get())
 
     def _carry(self, level: int, number: Value, current: Value) -> None:
         """Add a level to the next where a block of the next one ends."""
@@ -151,7 +155,7 @@ class BlockedSums:
 def block_arguments(taps: int, channels: int) -> dict[str, int]:
     """List the arguments that number the blocks of sums over taps of so many channels.
 
-    Either `sum_tap_blocks` blocks hold the channels of one tap, or a block holds 2**`sum_shift` taps.
+    Either `sum_tap_blocks` blocks hold the channels of a tap, or a block holds 2**`sum_shift` taps.
     """
     tap_blocks = -(-channels // BLOCK)
     shift = max(BLOCK // max(channels, 1), 1).bit_length() - 1

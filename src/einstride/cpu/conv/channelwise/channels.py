@@ -19,6 +19,7 @@ import numpy as np
 
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.vector_formats import combine_parts, shuffle, store
+from einstride.cpu.conv.blocked_sums import BLOCK, BlockedSums, block_arguments, needs_blocks
 from einstride.cpu.conv.channelwise.panels import ChannelSchedule, Panel, loop_over_panels
 from einstride.cpu.conv.channelwise.rows import (
     Ranges,
@@ -66,11 +67,16 @@ class Channels(ChannelSchedule):
     inside : Positions
         The positions of an unrolled tile between them; elements are counted from the first of them.
         All three are empty if tiles are not unrolled.
+    blocked, taps_are_blocked : bool
+        True if sums of blocks of products are added in a tree; and if unrolled tiles number blocks
+        by every tap, not by the taps of the outer axes.
     """
 
     first: Positions = ()
     inside: Positions = ()
     last: Positions = ()
+    blocked: bool = False
+    taps_are_blocked: bool = False
 
     in_rows = "output positions"
     loops = "rows of positions and strip, tile, panel of output channels, tap, input channel"
@@ -172,6 +178,9 @@ def _compute_panel(
     with code.when(code["bias"].equals(0) ^ 1):
         tiles[0].set_rows(lambda v: bias.at(v * lanes).load(lanes, panel.masks[v]))
 
+    accumulators = [sums for tile in tiles for sums in tile.accumulators]
+    tree = BlockedSums(code, accumulators, lanes, schedule.blocked)
+
     def neighbours(x: Pointer) -> Iterator[tuple[int, Pointer]]:
         for p in range(schedule.rows):
             yield p, x.at(code["window_stride"] * p) if p else x
@@ -179,21 +188,25 @@ def _compute_panel(
     def add_taps(x: Pointer, tap: Value) -> None:
         taps = code[f"taps{axis}"]
         if len(tables) > axis:
-            _add_tap(code, schedule, panel, tiles, neighbours(x), tap)
+            _add_tap(code, schedule, panel, tiles, tree, neighbours(x), tap)
         elif not positions:
             with code.loop(0, taps) as k:
                 windows = neighbours(x.at(k * code["x_tap"]))
-                _add_tap(code, schedule, panel, tiles, windows, tap * taps + k)
+                _add_tap(code, schedule, panel, tiles, tree, windows, tap * taps + k)
         else:
+            if not schedule.taps_are_blocked:
+                tree.begin_tap(tap)  # of the outer axes
             for t, elements in enumerate(zip(*positions, strict=True)):
                 known = ((p, element(x, e)) for p, e in enumerate(elements) if e is not None)
-                _add_tap(code, schedule, panel, tiles, known, tap * taps + t)
+                inner_tree = tree if schedule.taps_are_blocked else None
+                _add_tap(code, schedule, panel, tiles, inner_tree, known, tap * taps + t)
 
     def element(x: Pointer, number: int) -> Pointer:
         start = x if number >= 0 else x.at(code["x_length"])
         return start.at(code["x_stride"] * number)
 
     loop_over_taps_inside(code, tables, x, add_taps)
+    tree.finish()
     stride = None if schedule.y_contiguous else code["y_channel"]
     for p in range(schedule.rows):
         position = y.at(code[f"y_stride{axis}"] * p) if p else y
@@ -205,9 +218,12 @@ def _compute_panel(
 
 def _add_tap(
     code: Code, schedule: Channels, panel: Panel, tiles: list[RegisterTile],
-    positions: Iterable[tuple[int, Pointer]], tap: Value,
+    tree: BlockedSums | None, positions: Iterable[tuple[int, Pointer]], tap: Value,
 ) -> None:  # fmt: skip
-    """Add the products of one tap for each row of a tile and its address in x."""
+    """Add the products of one tap for each row of a tile and its address in x.
+
+    Blocks of sums begin at taps and channels, or, without a tree, nowhere here.
+    """
     lanes, parts = schedule.lanes, schedule.parts
     f = code.array("f", schedule.compute).at(panel.lane)
 
@@ -216,6 +232,8 @@ def _add_tap(
         return [row.at(v * lanes).load(lanes, mask) for v, mask in enumerate(panel.masks)]
 
     if schedule.spans_groups:
+        if tree:
+            tree.begin_tap(tap)
         taps = [load_taps(tap * schedule.inputs + c) for c in range(schedule.inputs)]
 
         def factor(c: int, part: int, v: int) -> Value:
@@ -226,16 +244,24 @@ def _add_tap(
             panel.add_products(tiles, [p] * schedule.inputs, x, factor)
         return
     numbered = list(positions)
-    with code.loop(0, code["channels"]) as c:
-        row = load_taps(tap * code["channels"] + c)
-        offset = c * parts if schedule.x_contiguous else c * code["x_channel"]
-        for p, x in numbered:
-            panel.add_products(tiles, [p], x.at(offset), lambda _c, _part, v: row[v])
+
+    def add_channels(first: Value, last: Value) -> None:
+        with code.loop(first, last) as c:
+            row = load_taps(tap * code["channels"] + c)
+            offset = c * parts if schedule.x_contiguous else c * code["x_channel"]
+            for p, x in numbered:
+                panel.add_products(tiles, [p], x.at(offset), lambda _c, _part, v: row[v])
+
+    if tree is None:
+        add_channels(code.number(0), code["channels"])
+        return
+    with tree.loop(code["channels"], tree.block_of_tap(tap)) as ends:
+        add_channels(*ends)
 
 
 def call(sig: Signature) -> Call:
     """Make the call that computes y = conv(x, f) + bias from the addresses x, y, f, bias (or 0)."""
-    g = sig.geometry
+    g, channels = sig.geometry, sig.geometry.channels // sig.geometry.groups
     inside, outside = interior(g)
     tile, vectors = unrolled_blocking(sig)
     first, between, last = unrolled(sig, tile)
@@ -251,9 +277,14 @@ def call(sig: Signature) -> Call:
         arguments = row_arguments(sig, inside, outside)
     schedule = Channels(
         sig.x, sig.y, sig.lanes, tile, vectors, g.rank, *sig.contiguous_channels,
-        g.channels // g.groups if sig.spans_groups else 1,
+        channels if sig.spans_groups else 1,
         g.filters // g.groups if sig.spans_groups else 0, first, between, last,
+        needs_blocks(sig.x.computed, prod(g.kernel) * channels), g.kernel[-1] * channels > BLOCK,
     )  # fmt: skip
+    if schedule.blocked and schedule.unrolled and not schedule.taps_are_blocked:
+        arguments |= block_arguments(prod(g.kernel[:-1]), g.kernel[-1] * channels)
+    elif schedule.blocked:
+        arguments |= block_arguments(prod(g.kernel), channels)
     arguments |= {
         **chunk_arguments(sig, ends[1] - ends[0], tile), "bias": 0, "x_stride": x_stride,
         "x_length": g.size[-1] * x_stride, "x_back": -lowest_offset(g.size[-1], x_stride),

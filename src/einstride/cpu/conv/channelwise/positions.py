@@ -15,6 +15,7 @@ Of complex numbers, a register tile holds the sums of x * Re f, and another thos
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from einstride.codegen.vector_formats import (
     shuffle,
     store,
 )
+from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, needs_blocks
 from einstride.cpu.conv.channelwise.rows import (
     RowSchedule,
     chunk_arguments,
@@ -66,7 +68,15 @@ class PositionSchedule(RowSchedule):
 
 @dataclass(frozen=True)
 class Positions(PositionSchedule):
-    """The schedule of the forward kernel."""
+    """The schedule of the forward kernel.
+
+    Attributes
+    ----------
+    blocked : bool
+        True if sums of blocks of products are added in a tree.
+    """
+
+    blocked: bool
 
     in_rows = "output channels"
     loops = "rows of positions and strip, output channels, row, tile, tap, input channel"
@@ -185,10 +195,16 @@ def _compute_tile(
             for accumulator in tiles[0].row(r):
                 accumulator.set(initial)
     f = code.array("f", dtype).at(d * parts)
+    accumulators = [sums for tile in tiles for sums in tile.accumulators]
+    tree = BlockedSums(code, accumulators, lanes, schedule.blocked)
 
     def add_taps(x: Pointer, tap: Value) -> None:
         taps = code[f"taps{axis}"]
-        with code.loop(0, taps) as k, code.loop(0, code["channels"]) as c:
+        with (
+            code.loop(0, taps) as k,
+            tree.loop(code["channels"], tree.block_of_tap(tap * taps + k)) as ends,
+            code.loop(*ends) as c,
+        ):
             channel = x.at(c * code["x_channel"])
             x_vectors = [
                 load_x(code, schedule, channel, k, w, border, v) for v in range(schedule.vectors)
@@ -201,6 +217,7 @@ def _compute_tile(
                     tile.add_products(r, factor, x_vectors)
 
     loop_over_taps_inside(code, tables, row_of_x(code, schedule, x, w, border), add_taps)
+    tree.finish()
     y_stride = code[f"y_stride{axis}"]
     mask = None if border is None else code.first_lanes(border.count * parts, lanes)
     y = y.at(w * y_stride)
@@ -240,11 +257,14 @@ def call(sig: Signature) -> Call:
     vectors = max(min(sig.accumulators // rows, width // sig.vector_positions, 6), 1)
     x_contiguous, y_contiguous, masked = contiguous_and_masked(sig)
     schedule = Positions(
-        sig.x, sig.y, sig.lanes, rows, vectors, g.rank, x_contiguous, y_contiguous, masked
-    )
+        sig.x, sig.y, sig.lanes, rows, vectors, g.rank, x_contiguous, y_contiguous, masked,
+        needs_blocks(sig.x.computed, prod(g.kernel) * (g.channels // g.groups)),
+    )  # fmt: skip
     arguments = {
         **chunk_arguments(sig, width, vectors * sig.vector_positions),
         **position_arguments(sig, masked), "bias": 0,
     }  # fmt: skip
+    if schedule.blocked:
+        arguments |= block_arguments(prod(g.kernel), g.channels // g.groups)
     threads = min(sig.useful_threads, arguments["chunks"])
     return bind("channelwise_positions", kernel, schedule, arguments, threads, sig.target)

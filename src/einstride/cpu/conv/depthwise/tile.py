@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.vector_formats import Format, load, store
+from einstride.cpu.conv.blocked_sums import BLOCK, BlockedSums
 from einstride.cpu.conv.depthwise.rows import DepthwiseSchedule, Pairs, loop_over_elements
 from einstride.cpu.conv.depthwise.sources import NO_ELEMENT, Pattern
 from einstride.cpu.conv.loop_nest import loop_over_blocks, loop_over_taps_inside
@@ -34,12 +35,15 @@ class Depthwise(DepthwiseSchedule):
     packed : int
         Vectors whose planes of x and taps are packed at once before they are summed; 0 if they are
         read in place.
+    blocked : bool
+        True if sums of blocks of products are added in a tree.
     """
 
     taps: int
     resident: int
     backwards: bool
     packed: int
+    blocked: bool
 
     in_rows = "rows of positions"
     loops = "block of rows and panel, tile, vector of channels, row of taps, element of x"
@@ -94,12 +98,19 @@ class Tile:
         with code.when(code["bias"].equals(0) ^ 1):
             numbers = self.bias.load(schedule.lanes, self.written)
             self.sums.set_rows(lambda _: numbers)
+        # Rows of the tile meet a row of x under different taps, so each has blocks of its own.
+        self.trees = [
+            BlockedSums(code, self.sums.row(r), schedule.lanes, schedule.blocked)
+            for r in range(schedule.rows)
+        ]
         taps = self.tables  # that are looked up in a loop
         add_products = self._add_row_of_taps
         if schedule.resident or schedule.rows > 1:
             taps = self.tables[:-1]
             add_products = self._add_resident if schedule.resident else self._add_rows
         loop_over_taps_inside(code, taps, x, add_products)
+        for tree in self.trees:
+            tree.finish()
         for r in range(schedule.rows):
             pointer = y.at(code[f"y_stride{schedule.rank - 2}"] * r) if r else y
             for accumulator in self.sums.row(r):
@@ -153,6 +164,8 @@ class Tile:
             offset = self.tables[-1].at(position * schedule.resident + tap_of(tap_row)).load()
             with self.code.when(offset >= 0):
                 contributions = [(r, tap_of(i - r)) for r in range(rows) if 0 <= i - r <= end]
+                for r, n in contributions:
+                    self.trees[r].begin_tap(tap * schedule.resident + n)
                 tap_vectors = {
                     (r, k): values[n * kernel + k] for r, n in contributions for k in range(kernel)
                 }
@@ -163,9 +176,13 @@ class Tile:
         code, schedule, pattern = self.code, self.schedule, self.pattern
         kernel, max_taps = len(pattern[0]), schedule.taps
         f_rows = [(r, self.f.at(n * kernel * self.f_stride)) for r, n in rows]
+        if kernel <= BLOCK:
+            for r, n in rows:
+                self.trees[r].begin_tap(n)
         if schedule.unrolled or kernel <= max_taps or schedule.alignment > 1:
             for k in range(0, kernel, max_taps):
                 part = tuple(p[k : k + max_taps] for p in pattern)
+                self._begin_blocks(rows, code.number(k))
                 self._add_block(x, f_rows, code.number(k), part, self.table)
             return
         # The next taps have the same pattern, `tap_distance` elements later for each tap.
@@ -173,12 +190,20 @@ class Tile:
 
         def add_block(k: Value, count: int) -> None:
             part = tuple(p[:count] for p in pattern)
+            self._begin_blocks(rows, k)
             if self.table is None:
                 self._add_block(x.at(k * self.x_stride * tap_distance), f_rows, k, part, None)
             else:
                 self._add_block(x, f_rows, k, part, self.table.at(k * tap_distance))
 
         loop_over_blocks(code, kernel, max_taps, add_block)
+
+    def _begin_blocks(self, rows: TapRows, first: Value) -> None:
+        """Begin the blocks of tap `first` of rows of taps that are longer than a block."""
+        if self.schedule.blocked and len(self.pattern[0]) > BLOCK:
+            for r, n in rows:
+                tree = self.trees[r]
+                tree.begin(tree.block_of_tap(n) + first // BLOCK)
 
     def _add_block(
         self, x: Pointer, f_rows: list[tuple[int, Pointer]], first: Value, pattern: Pattern,

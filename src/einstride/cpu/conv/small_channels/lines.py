@@ -182,7 +182,8 @@ def add_taps(
                 tap = outer_tap * taps + k
                 f_tap = f.at(tap * (code["channels"] * schedule.width))
                 with sums.loop(depth, sums.block_of_tap(tap)) as (first, stop):
-                    f_rows, x_rows = f_tap.at(first * schedule.width), [p.at(first) for p in pointers]
+                    x_rows = [pointer.at(first) for pointer in pointers]
+                    f_rows = f_tap.at(first * schedule.width)
                     add_products(schedule, tile, x_rows, f_rows, stop - first)
 
     loop_over_taps_inside(code, tables, x, add_line)
