@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 
 from einstride.codegen.function_builder import Code, Value, Variable
 
@@ -28,10 +29,7 @@ BRANCHES = 16
 
 LEVELS = 3
 
-
-def needs_blocks(dtype: str, products: int) -> bool:
-    """True if a sum of so many products is blocked: sums of float64 have digits to spare."""
-    return dtype == "float32" and products > BLOCK
+ROW, TAP, CHANNEL = "row", "tap", "channel"
 
 
 class BlockedSums:
@@ -45,15 +43,13 @@ class BlockedSums:
         The vectors of sums, all of float32; they may hold a bias.
     lanes : int
         Elements of a vector.
-    blocked : bool
-        False if there is one block only: then nothing is written.
+    unit : str
+        Where blocks may begin, as `block_unit` chooses it. Without blocks nothing is written.
     """
 
-    def __init__(
-        self, code: Code, accumulators: Sequence[Variable], lanes: int, blocked: bool
-    ) -> None:
-        self.code, self.accumulators, self.lanes, self.blocked = code, accumulators, lanes, blocked
-        if not blocked:
+    def __init__(self, code: Code, accumulators: Sequence[Variable], lanes: int, unit: str) -> None:
+        self.code, self.accumulators, self.lanes, self.unit = code, accumulators, lanes, unit
+        if not unit:
             return
         self._zero = code.zero("float32", lanes)
         self._level_size = len(accumulators) * lanes
@@ -63,10 +59,63 @@ class BlockedSums:
         with code.when(code["sum_blocks"] >= BRANCHES + 1):
             self._clear(1, LEVELS)
 
-    def begin(self, number: Value) -> None:
-        """Begin the block of this number; the products of a block follow each other."""
-        if not self.blocked:
+    def begin_row(self, row: Value) -> None:
+        """Begin the block of a row of taps, of this number."""
+        if self.unit == ROW:
+            self._begin(row >> self.code["sum_shift"])
+
+    def begin_tap(self, tap: Value) -> None:
+        """Begin the block of a tap, of this number."""
+        if self.unit == TAP:
+            self._begin(tap >> self.code["sum_shift"])
+
+    @contextmanager
+    def loop_over_row(self, row: Value, taps: Value) -> Iterator[tuple[Value, Value]]:
+        """Loop over the blocks of a row of taps whose channels are not divided.
+
+        Yields the first tap of a block, counted from the first of the row, and one past its last.
+        """
+        code = self.code
+        if self.unit != TAP:
+            self.begin_row(row)
+            yield code.number(0), taps
             return
+        first, shift = row * taps, code["sum_shift"]
+        last = first + taps
+        with code.loop(first >> shift, ((last - 1) >> shift) + 1) as number:
+            self._begin(number)
+            begin = (number << shift).maximum(first)
+            yield begin - first, ((number + 1) << shift).minimum(last) - first
+
+    @contextmanager
+    def loop_over_channels(self, tap: Value, channels: Value) -> Iterator[tuple[Value, Value]]:
+        """Loop over the blocks of the channels of a tap, of this number.
+
+        Yields the first channel of a block, and one past its last.
+        """
+        code = self.code
+        if self.unit != CHANNEL:
+            self.begin_tap(tap)
+            yield code.number(0), channels
+            return
+        number = tap * code["sum_tap_blocks"]
+        with code.loop(0, channels, BLOCK) as first:
+            self._begin(number + first // BLOCK)
+            yield first, (first + BLOCK).minimum(channels)
+
+    def finish(self) -> None:
+        """Add the sums of all levels to the accumulators."""
+        if not self.unit:
+            return
+        code = self.code
+        with code.when(code["sum_blocks"] >= BRANCHES + 1), code.loop(1, LEVELS) as level:
+            self._add(level, code.number(0), clear=False)
+        for i, accumulator in enumerate(self.accumulators):
+            total = self._levels.at(i * self.lanes).load(self.lanes)
+            accumulator.set(total + accumulator.get())
+
+    def _begin(self, number: Value) -> None:
+        """Begin the block of this number; the products of a block follow each other."""
         code, current = self.code, self._current.get()
         with code.when(number.equals(current) ^ 1):
             for i, accumulator in enumerate(self.accumulators):
@@ -75,58 +124,6 @@ class BlockedSums:
                 accumulator.set(self._zero)
             self._current.set(number)
             self._carry(1, number // BRANCHES, current // BRANCHES)
-
-    def begin_tap(self, tap: Value) -> None:
-        """Begin the block of a tap, or of what `block_arguments` took for one."""
-        if self.blocked:
-            self.begin(self.block_of_tap(tap))
-
-    @contextmanager
-    def loop(self, count: Value, number: Value) -> Iterator[tuple[Value, Value]]:
-        """Loop over the blocks of `count` products of each accumulator, numbered from `number`.
-
-        Yields the first product of a block, and one past its last.
-        """
-        code = self.code
-        if not self.blocked:
-            yield code.number(0), count
-            return
-        with code.loop(0, count, BLOCK) as first:
-            self.begin(number + first // BLOCK)
-            yield first, (first + BLOCK).minimum(count)
-
-    @contextmanager
-    def loop_over_taps(self, first: Value, count: Value) -> Iterator[tuple[Value, Value]]:
-        """Loop over the blocks of `count` taps, where a block holds 2**`sum_shift` taps.
-
-        Yields the first tap of a block, counted from `first` on, and one past its last.
-        """
-        code = self.code
-        if not self.blocked:
-            yield code.number(0), count
-            return
-        shift, last = code["sum_shift"], first + count
-        with code.loop(first >> shift, (last - 1 >> shift) + 1) as number:
-            self.begin(number)
-            begin = (number << shift).maximum(first)
-            yield begin - first, (number + 1 << shift).minimum(last) - first
-
-    def block_of_tap(self, tap: Value) -> Value:
-        """Return the number of the first block of a tap."""
-        if not self.blocked:
-            return tap
-        return tap * self.code["sum_tap_blocks"] >> self.code["sum_shift"]
-
-    def finish(self) -> None:
-        """Add the sums of all levels to the accumulators."""
-        if not self.blocked:
-            return
-        code = self.code
-        with code.when(code["sum_blocks"] >= BRANCHES + 1), code.loop(1, LEVELS) as level:
-            self._add(level, code.number(0), clear=False)
-        for i, accumulator in enumerate(self.accumulators):
-            total = self._levels.at(i * self.lanes).load(self.lanes)
-            accumulator.set(total + accumulator.get())
 
     def _carry(self, level: int, number: Value, current: Value) -> None:
         """Add a level to the next where a block of the next one ends."""
@@ -152,13 +149,27 @@ class BlockedSums:
             self._levels.at(i).store(self._zero)
 
 
-def block_arguments(taps: int, channels: int) -> dict[str, int]:
-    """List the arguments that number the blocks of sums over taps of so many channels.
+def block_unit(dtype: str, kernel: Sequence[int], channels: int, rows: bool = True) -> str:
+    """Choose where blocks begin in a sum over the taps of a kernel and so many channels.
 
-    Either `sum_tap_blocks` blocks hold the channels of a tap, or a block holds 2**`sum_shift` taps.
+    "row", "tap" or "channel": at a row of taps of the last axis if one fits a block (and `rows` are
+    allowed), else at a tap, or at a channel; "" if there is one block: where products are few, or
+    sums are float64, which have digits to spare.
     """
-    tap_blocks = -(-channels // BLOCK)
-    shift = max(BLOCK // max(channels, 1), 1).bit_length() - 1
-    blocks = ((taps - 1) * tap_blocks >> shift) + tap_blocks
-    return {"sum_tap_blocks": tap_blocks, "sum_shift": shift, "sum_blocks": blocks}
+    if dtype != "float32" or prod(kernel) * channels <= BLOCK:
+        return ""
+    if rows and kernel[-1] * channels <= BLOCK:
+        return ROW
+    return TAP if channels <= BLOCK else CHANNEL
 
+
+def block_arguments(unit: str, kernel: Sequence[int], channels: int) -> dict[str, int]:
+    """List the arguments that number the blocks: a block holds 2**`sum_shift` rows, or taps."""
+    if not unit:
+        return {}
+    products = {ROW: kernel[-1] * channels, TAP: channels, CHANNEL: BLOCK}[unit]
+    units = {ROW: prod(kernel[:-1]), TAP: prod(kernel), CHANNEL: prod(kernel)}[unit]
+    shift = max(BLOCK // max(products, 1), 1).bit_length() - 1
+    tap_blocks = -(-channels // BLOCK)
+    blocks = units * tap_blocks if unit == CHANNEL else ((units - 1) >> shift) + 1
+    return {"sum_tap_blocks": tap_blocks, "sum_shift": shift, "sum_blocks": blocks}

@@ -19,7 +19,7 @@ import numpy as np
 
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.vector_formats import combine_parts, shuffle, store
-from einstride.cpu.conv.blocked_sums import BLOCK, BlockedSums, block_arguments, needs_blocks
+from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, block_unit
 from einstride.cpu.conv.channelwise.panels import ChannelSchedule, Panel, loop_over_panels
 from einstride.cpu.conv.channelwise.rows import (
     Ranges,
@@ -67,16 +67,14 @@ class Channels(ChannelSchedule):
     inside : Positions
         The positions of an unrolled tile between them; elements are counted from the first of them.
         All three are empty if tiles are not unrolled.
-    blocked, taps_are_blocked : bool
-        True if sums of blocks of products are added in a tree; and if unrolled tiles number blocks
-        by every tap, not by the taps of the outer axes.
+    block_unit : str
+        Where blocks of sums may begin: see `blocked_sums`.
     """
 
     first: Positions = ()
     inside: Positions = ()
     last: Positions = ()
-    blocked: bool = False
-    taps_are_blocked: bool = False
+    block_unit: str = ""
 
     in_rows = "output positions"
     loops = "rows of positions and strip, tile, panel of output channels, tap, input channel"
@@ -179,7 +177,7 @@ def _compute_panel(
         tiles[0].set_rows(lambda v: bias.at(v * lanes).load(lanes, panel.masks[v]))
 
     accumulators = [sums for tile in tiles for sums in tile.accumulators]
-    tree = BlockedSums(code, accumulators, lanes, schedule.blocked)
+    tree = BlockedSums(code, accumulators, lanes, schedule.block_unit)
 
     def neighbours(x: Pointer) -> Iterator[tuple[int, Pointer]]:
         for p in range(schedule.rows):
@@ -194,12 +192,10 @@ def _compute_panel(
                 windows = neighbours(x.at(k * code["x_tap"]))
                 _add_tap(code, schedule, panel, tiles, tree, windows, tap * taps + k)
         else:
-            if not schedule.taps_are_blocked:
-                tree.begin_tap(tap)  # of the outer axes
+            tree.begin_row(tap)
             for t, elements in enumerate(zip(*positions, strict=True)):
                 known = ((p, element(x, e)) for p, e in enumerate(elements) if e is not None)
-                inner_tree = tree if schedule.taps_are_blocked else None
-                _add_tap(code, schedule, panel, tiles, inner_tree, known, tap * taps + t)
+                _add_tap(code, schedule, panel, tiles, tree, known, tap * taps + t)
 
     def element(x: Pointer, number: int) -> Pointer:
         start = x if number >= 0 else x.at(code["x_length"])
@@ -218,12 +214,9 @@ def _compute_panel(
 
 def _add_tap(
     code: Code, schedule: Channels, panel: Panel, tiles: list[RegisterTile],
-    tree: BlockedSums | None, positions: Iterable[tuple[int, Pointer]], tap: Value,
+    tree: BlockedSums, positions: Iterable[tuple[int, Pointer]], tap: Value,
 ) -> None:  # fmt: skip
-    """Add the products of one tap for each row of a tile and its address in x.
-
-    Blocks of sums begin at taps and channels, or, without a tree, nowhere here.
-    """
+    """Add the products of one tap for each row of a tile and its address in x."""
     lanes, parts = schedule.lanes, schedule.parts
     f = code.array("f", schedule.compute).at(panel.lane)
 
@@ -232,31 +225,23 @@ def _add_tap(
         return [row.at(v * lanes).load(lanes, mask) for v, mask in enumerate(panel.masks)]
 
     if schedule.spans_groups:
-        if tree:
-            tree.begin_tap(tap)
         taps = [load_taps(tap * schedule.inputs + c) for c in range(schedule.inputs)]
 
         def factor(c: int, part: int, v: int) -> Value:
             order = [i // 2 * 2 + part for i in range(lanes)]
             return shuffle(taps[c][v], order) if schedule.x.pairs else taps[c][v]
 
-        for p, x in positions:
-            panel.add_products(tiles, [p] * schedule.inputs, x, factor)
+        with tree.loop_over_channels(tap, code.number(schedule.inputs)):
+            for p, x in positions:
+                panel.add_products(tiles, [p] * schedule.inputs, x, factor)
         return
     numbered = list(positions)
 
-    def add_channels(first: Value, last: Value) -> None:
-        with code.loop(first, last) as c:
-            row = load_taps(tap * code["channels"] + c)
-            offset = c * parts if schedule.x_contiguous else c * code["x_channel"]
-            for p, x in numbered:
-                panel.add_products(tiles, [p], x.at(offset), lambda _c, _part, v: row[v])
-
-    if tree is None:
-        add_channels(code.number(0), code["channels"])
-        return
-    with tree.loop(code["channels"], tree.block_of_tap(tap)) as ends:
-        add_channels(*ends)
+    with tree.loop_over_channels(tap, code["channels"]) as ends, code.loop(*ends) as c:
+        row = load_taps(tap * code["channels"] + c)
+        offset = c * parts if schedule.x_contiguous else c * code["x_channel"]
+        for p, x in numbered:
+            panel.add_products(tiles, [p], x.at(offset), lambda _c, _part, v: row[v])
 
 
 def call(sig: Signature) -> Call:
@@ -279,16 +264,12 @@ def call(sig: Signature) -> Call:
         sig.x, sig.y, sig.lanes, tile, vectors, g.rank, *sig.contiguous_channels,
         channels if sig.spans_groups else 1,
         g.filters // g.groups if sig.spans_groups else 0, first, between, last,
-        needs_blocks(sig.x.computed, prod(g.kernel) * channels), g.kernel[-1] * channels > BLOCK,
+        block_unit(sig.x.computed, g.kernel, channels, rows=bool(first or between)),
     )  # fmt: skip
-    if schedule.blocked and schedule.unrolled and not schedule.taps_are_blocked:
-        arguments |= block_arguments(prod(g.kernel[:-1]), g.kernel[-1] * channels)
-    elif schedule.blocked:
-        arguments |= block_arguments(prod(g.kernel), channels)
     arguments |= {
         **chunk_arguments(sig, ends[1] - ends[0], tile), "bias": 0, "x_stride": x_stride,
         "x_length": g.size[-1] * x_stride, "x_back": -lowest_offset(g.size[-1], x_stride),
-        "last_tile": outside - tile,
+        "last_tile": outside - tile, **block_arguments(schedule.block_unit, g.kernel, channels),
     }  # fmt: skip
     threads = min(sig.useful_threads, arguments["chunks"])
     return bind("channelwise_channels", kernel, schedule, arguments, threads, sig.target)

@@ -15,7 +15,6 @@ Of complex numbers, a register tile holds the sums of x * Re f, and another thos
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from einstride.codegen.vector_formats import (
     shuffle,
     store,
 )
-from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, needs_blocks
+from einstride.cpu.conv.blocked_sums import CHANNEL, BlockedSums, block_arguments, block_unit
 from einstride.cpu.conv.channelwise.rows import (
     RowSchedule,
     chunk_arguments,
@@ -72,11 +71,11 @@ class Positions(PositionSchedule):
 
     Attributes
     ----------
-    blocked : bool
-        True if sums of blocks of products are added in a tree.
+    block_unit : str
+        Where blocks of sums may begin: see `blocked_sums`.
     """
 
-    blocked: bool
+    block_unit: str
 
     in_rows = "output channels"
     loops = "rows of positions and strip, output channels, row, tile, tap, input channel"
@@ -196,25 +195,28 @@ def _compute_tile(
                 accumulator.set(initial)
     f = code.array("f", dtype).at(d * parts)
     accumulators = [sums for tile in tiles for sums in tile.accumulators]
-    tree = BlockedSums(code, accumulators, lanes, schedule.blocked)
+    tree = BlockedSums(code, accumulators, lanes, schedule.block_unit)
 
     def add_taps(x: Pointer, tap: Value) -> None:
         taps = code[f"taps{axis}"]
-        with (
-            code.loop(0, taps) as k,
-            tree.loop(code["channels"], tree.block_of_tap(tap * taps + k)) as ends,
-            code.loop(*ends) as c,
-        ):
-            channel = x.at(c * code["x_channel"])
-            x_vectors = [
-                load_x(code, schedule, channel, k, w, border, v) for v in range(schedule.vectors)
-            ]
-            number = (tap * taps + k) * code["channels"] + c
-            numbers = f.at(number * (code["filters"] * parts))
-            for r in range(schedule.rows):
-                for part, tile in enumerate(tiles):
-                    factor = code.splat(numbers.at(r * parts + part).load(), lanes)
-                    tile.add_products(r, factor, x_vectors)
+        first = tap * taps
+
+        def add_channels(k: Value, begin: Value, end: Value) -> None:
+            with code.loop(begin, end) as c:
+                channel, vectors = x.at(c * code["x_channel"]), range(schedule.vectors)
+                x_vectors = [load_x(code, schedule, channel, k, w, border, v) for v in vectors]
+                numbers = f.at(((first + k) * code["channels"] + c) * (code["filters"] * parts))
+                for r in range(schedule.rows):
+                    for part, tile in enumerate(tiles):
+                        factor = code.splat(numbers.at(r * parts + part).load(), lanes)
+                        tile.add_products(r, factor, x_vectors)
+
+        with tree.loop_over_row(tap, taps) as ends, code.loop(*ends) as k:
+            if schedule.block_unit == CHANNEL:
+                with tree.loop_over_channels(first + k, code["channels"]) as ends:
+                    add_channels(k, *ends)
+            else:
+                add_channels(k, code.number(0), code["channels"])
 
     loop_over_taps_inside(code, tables, row_of_x(code, schedule, x, w, border), add_taps)
     tree.finish()
@@ -256,15 +258,16 @@ def call(sig: Signature) -> Call:
     rows = max(i for i in range(1, min(outputs, 4) + 1) if outputs % i == 0)
     vectors = max(min(sig.accumulators // rows, width // sig.vector_positions, 6), 1)
     x_contiguous, y_contiguous, masked = contiguous_and_masked(sig)
+    channels = g.channels // g.groups
+    unit = block_unit(sig.x.computed, g.kernel, channels)
     schedule = Positions(
         sig.x, sig.y, sig.lanes, rows, vectors, g.rank, x_contiguous, y_contiguous, masked,
-        needs_blocks(sig.x.computed, prod(g.kernel) * (g.channels // g.groups)),
+        unit,
     )  # fmt: skip
     arguments = {
         **chunk_arguments(sig, width, vectors * sig.vector_positions),
         **position_arguments(sig, masked), "bias": 0,
     }  # fmt: skip
-    if schedule.blocked:
-        arguments |= block_arguments(prod(g.kernel), g.channels // g.groups)
+    arguments |= block_arguments(unit, g.kernel, channels)
     threads = min(sig.useful_threads, arguments["chunks"])
     return bind("channelwise_positions", kernel, schedule, arguments, threads, sig.target)

@@ -27,7 +27,7 @@ from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.codegen.vector_ops import prefetch
 from einstride.cpu.complex_as_real import real
-from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, needs_blocks
+from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, block_unit
 from einstride.cpu.conv.dense import vnni
 from einstride.cpu.conv.dense.pack import SLICE_BYTES, PanelLayout, panel_layout, panel_tables
 from einstride.cpu.conv.loop_nest import block, look_up, split
@@ -60,15 +60,15 @@ class DenseForward(Schedule):
         True if the channels of x, or of y, are contiguous.
     vnni : bool
         True for VNNI dot products of four 8-bit channels (`einstride.cpu.conv.dense.vnni`).
-    blocked : bool
-        True if sums of blocks of products are added in a tree.
+    block_unit : str
+        Where blocks of sums may begin: see `blocked_sums`.
     """
 
     tables: tuple[bool, ...]
     contiguous_x: bool = True
     contiguous_y: bool = True
     vnni: bool = False
-    blocked: bool = False
+    block_unit: str = ""
 
     in_lanes = "output channels"
     in_rows = "output positions"
@@ -122,7 +122,7 @@ def _compute_block(code: Code, spec: DenseForward, number: Value, panel: Value) 
             sums = spec.register_tile(code)
             with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
                 sums.set_rows(lambda v: bias.at(v * spec.lanes).load(spec.lanes, masks[v]))
-            blocks = BlockedSums(code, sums.accumulators, spec.lanes, spec.blocked)
+            blocks = BlockedSums(code, sums.accumulators, spec.lanes, spec.block_unit)
             positions_in_x = [place[:2] for place in coordinates]
             _loop_over_taps(code, spec, x_slice, f_slice, depth, positions_in_x, sums, blocks)
             blocks.finish()
@@ -174,9 +174,8 @@ def _loop_over_taps(
 
     def loop_taps(axes: tuple[int, ...], offsets: list[Value], tap: Value) -> None:
         if not axes:
-            number = blocks.block_of_tap(tap)
             f_tap = f.at(tap * tap_size)
-            _add_products(code, spec, x, offsets, f_tap, depth, sums, blocks, number)
+            _add_products(code, spec, x, offsets, f_tap, depth, sums, blocks, tap)
             return
         a, *inner_axes = axes
         with code.loop(0, code[f"taps{a}"]) as k:
@@ -196,7 +195,7 @@ def _loop_over_taps(
 
 def _add_products(
     code: Code, spec: DenseForward, x: Pointer, offsets: list[Value], f: Pointer, depth: Value,
-    sums: RegisterTile, blocks: BlockedSums, number: Value,
+    sums: RegisterTile, blocks: BlockedSums, tap: Value,
 ) -> None:  # fmt: skip
     """Add x[p, c] * f[c, v] to acc[p, v] for every channel c; zero for a negative offset."""
     zeros = code.array("zeros", spec.x.stored) if spec.contiguous_x else x
@@ -223,7 +222,7 @@ def _add_products(
 
     channels = 4 if spec.vnni else 1  # of x in a product
     line = 64 // bytes_of(ELEMENTS[spec.x.stored]) // channels
-    with blocks.loop(depth, number) as (first, stop):
+    with blocks.loop_over_channels(tap, depth) as (first, stop):
         if not spec.contiguous_x:
             with code.loop(first, stop) as c:
                 add_channel(c)
@@ -283,7 +282,7 @@ def correlation(
     schedule = DenseForward(
         Format(real(x.dtype), real(compute)), Format(real(y.dtype), real(compute)), panel.lanes,
         positions_in_tile, panel.vectors, tuple(axis.table is not None for axis in axes),
-        contiguous_x, contiguous_y, vnni, needs_blocks(real(compute), prod(g.kernel) * inner),
+        contiguous_x, contiguous_y, vnni, block_unit(real(compute), g.kernel, inner, rows=False),
     )  # fmt: skip
     item = ITEMSIZE[real(compute)]
     depth = max(SLICE_BYTES // (prod(g.kernel) * panel.width * item), 32)
@@ -305,8 +304,7 @@ def correlation(
         "panel_columns": counts,
     }  # fmt: skip
     arguments |= arguments_of(axes)
-    if schedule.blocked:
-        arguments |= block_arguments(prod(g.kernel), depth)
+    arguments |= block_arguments(schedule.block_unit, g.kernel, depth)
     return bind("dense", kernel, schedule, arguments, threads, target)
 
 

@@ -27,7 +27,7 @@ from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.ir_types import POINTER
 from einstride.codegen.vector_formats import load
 from einstride.codegen.vector_ops import address
-from einstride.cpu.conv.blocked_sums import block_arguments, needs_blocks
+from einstride.cpu.conv.blocked_sums import block_arguments, block_unit
 from einstride.cpu.conv.channelwise.signature import Signature
 from einstride.cpu.conv.depthwise.rows import (
     exceeds_caches,
@@ -205,7 +205,7 @@ def call(sig: Signature, backwards: bool) -> Call:
         sig.x, sig.y, sig.lanes, rows, columns, g.rank, g.channels % sig.lanes,
         pattern_of(last, columns, unrolled), unrolled, exceeds_caches(g) and not packed,
         last.alignment, taps, _resident_rows(sig, rows, columns), backwards, packed,
-        needs_blocks(sig.x.computed, prod(g.kernel)),
+        block_unit(sig.x.computed, g.kernel, 1),
     )  # fmt: skip
     packed_strides = [prod(size[a + 1 :]) * sig.lanes for a in range(g.rank)]
     read = replace(sig, x_strides=(sig.x_strides[0], *packed_strides, 1)) if packed else sig
@@ -220,8 +220,7 @@ def call(sig: Signature, backwards: bool) -> Call:
             f"size{a}": size[a], f"x_stride_of{a}": sig.x_strides[a + 1],
             f"packed_stride{a}": packed_strides[a],
         }  # fmt: skip
-    if schedule.blocked:
-        arguments |= block_arguments(prod(g.kernel[:-1]), g.kernel[-1])
+    arguments |= block_arguments(schedule.block_unit, g.kernel, 1)
     threads = min(sig.useful_threads, arguments["chunks"])
     return bind("depthwise", kernel, schedule, arguments, threads, sig.target)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.vector_formats import Format, load, store
-from einstride.cpu.conv.blocked_sums import BLOCK, BlockedSums
+from einstride.cpu.conv.blocked_sums import BlockedSums
 from einstride.cpu.conv.depthwise.rows import DepthwiseSchedule, Pairs, loop_over_elements
 from einstride.cpu.conv.depthwise.sources import NO_ELEMENT, Pattern
 from einstride.cpu.conv.loop_nest import loop_over_blocks, loop_over_taps_inside
@@ -35,15 +35,15 @@ class Depthwise(DepthwiseSchedule):
     packed : int
         Vectors whose planes of x and taps are packed at once before they are summed; 0 if they are
         read in place.
-    blocked : bool
-        True if sums of blocks of products are added in a tree.
+    block_unit : str
+        Where blocks of sums may begin: see `blocked_sums`.
     """
 
     taps: int
     resident: int
     backwards: bool
     packed: int
-    blocked: bool
+    block_unit: str
 
     in_rows = "rows of positions"
     loops = "block of rows and panel, tile, vector of channels, row of taps, element of x"
@@ -100,7 +100,7 @@ class Tile:
             self.sums.set_rows(lambda _: numbers)
         # Rows of the tile meet a row of x under different taps, so each has blocks of its own.
         self.trees = [
-            BlockedSums(code, self.sums.row(r), schedule.lanes, schedule.blocked)
+            BlockedSums(code, self.sums.row(r), schedule.lanes, schedule.block_unit)
             for r in range(schedule.rows)
         ]
         taps = self.tables  # that are looked up in a loop
@@ -165,7 +165,7 @@ class Tile:
             with self.code.when(offset >= 0):
                 contributions = [(r, tap_of(i - r)) for r in range(rows) if 0 <= i - r <= end]
                 for r, n in contributions:
-                    self.trees[r].begin_tap(tap * schedule.resident + n)
+                    self.trees[r].begin_row(tap * schedule.resident + n)
                 tap_vectors = {
                     (r, k): values[n * kernel + k] for r, n in contributions for k in range(kernel)
                 }
@@ -176,9 +176,8 @@ class Tile:
         code, schedule, pattern = self.code, self.schedule, self.pattern
         kernel, max_taps = len(pattern[0]), schedule.taps
         f_rows = [(r, self.f.at(n * kernel * self.f_stride)) for r, n in rows]
-        if kernel <= BLOCK:
-            for r, n in rows:
-                self.trees[r].begin_tap(n)
+        for r, n in rows:
+            self.trees[r].begin_row(n)
         if schedule.unrolled or kernel <= max_taps or schedule.alignment > 1:
             for k in range(0, kernel, max_taps):
                 part = tuple(p[k : k + max_taps] for p in pattern)
@@ -199,11 +198,10 @@ class Tile:
         loop_over_blocks(code, kernel, max_taps, add_block)
 
     def _begin_blocks(self, rows: TapRows, first: Value) -> None:
-        """Begin the blocks of tap `first` of rows of taps that are longer than a block."""
-        if self.schedule.blocked and len(self.pattern[0]) > BLOCK:
-            for r, n in rows:
-                tree = self.trees[r]
-                tree.begin(tree.block_of_tap(n) + first // BLOCK)
+        """Begin the blocks of tap `first` of these rows of taps."""
+        kernel = len(self.pattern[0])
+        for r, n in rows:
+            self.trees[r].begin_tap(n * kernel + first)
 
     def _add_block(
         self, x: Pointer, f_rows: list[tuple[int, Pointer]], first: Value, pattern: Pattern,

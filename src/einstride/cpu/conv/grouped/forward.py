@@ -23,7 +23,7 @@ from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.ir_types import INT64
 from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
-from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, needs_blocks
+from einstride.cpu.conv.blocked_sums import ROW, BlockedSums, block_arguments, block_unit
 from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
 from einstride.cpu.conv.grouped.rows import GroupedSchedule, TileKind, describe_rows
 from einstride.cpu.conv.loop_nest import (
@@ -61,12 +61,12 @@ class GroupedForward(GroupedSchedule):
     ----------
     prefetch : bool
         True if the next row is prefetched.
-    blocked : bool
-        True if sums of blocks of products are added in a tree.
+    block_unit : str
+        Where blocks of sums may begin: see `blocked_sums`.
     """
 
     prefetch: bool
-    blocked: bool
+    block_unit: str
 
     in_rows = "output positions"
     loops = "rows and panels, tile, tap of outer axes, block of input channels, channel, tap"
@@ -122,13 +122,13 @@ def _compute_row(
             with code.when(code["bias"].equals(0) ^ 1):
                 sums.set_rows(lambda v: bias.at(v * lanes).load(lanes, masks[v]))
 
-            tree = BlockedSums(code, sums.accumulators, lanes, schedule.blocked)
+            tree = BlockedSums(code, sums.accumulators, lanes, schedule.block_unit)
 
             def add_tap(x: Pointer, tap: Value, w: Value = w, kind: TileKind = kind,
                         sums: RegisterTile = sums, tree: BlockedSums = tree) -> None:  # fmt: skip
                 f_tap = f.at(tap * (layout.panel_inputs * channel_size))
                 with code.loop(0, code["channel_blocks"]) as number:
-                    tree.begin_tap(tap * code["channel_blocks"] + number)
+                    tree.begin_row(tap * code["channel_blocks"] + number)
                     c0 = number * layout.block
                     _fill_staging(code, schedule, x, inputs, c0, w, kind, staging)
                     _add_products(code, schedule, kind, staging, f_tap.at(c0 * channel_size), sums)
@@ -238,7 +238,7 @@ def correlation_of_layouts(
     schedule = GroupedForward(
         x, Format(result, compute), layout.lanes, max(map(len, fields["tile_kinds"])),
         layout.vectors, prefetch=is_far, **fields,
-        blocked=needs_blocks(compute, prod(g.kernel) * layout.inputs),
+        block_unit=ROW if block_unit(compute, g.kernel, layout.inputs) else "",
     )  # fmt: skip
     rows, panels = g.batch * prod(g.out[:-1]), layout.panels(g.groups)
     panel_size = prod(g.kernel) * layout.panel_inputs * layout.width
@@ -256,9 +256,8 @@ def correlation_of_layouts(
         "y_batch": y_strides[0], "x_stride": step, "window_stride": g.stride[-1] * step,
         "x_first": -g.padding[-1][0] * step - lowest_offset(g.size[-1], step),
     }  # fmt: skip
-    if schedule.blocked:
-        units = prod(g.kernel[:-1]) * layout.blocks  # of one tap of the outer axes each
-        arguments |= block_arguments(units, layout.block * g.kernel[-1])
+    rows = *g.kernel[:-1], layout.blocks, g.kernel[-1]  # of taps, of a block of channels each
+    arguments |= block_arguments(schedule.block_unit, rows, layout.block)
     for a in range(g.rank):
         arguments[f"y_stride{a}"] = y_strides[a + 1]
     for a in range(g.rank - 1):

@@ -27,7 +27,7 @@ from einstride.codegen.ir_types import is_float
 from einstride.codegen.jit import Target, host_target
 from einstride.codegen.vector_formats import Format, all_lanes
 from einstride.codegen.vector_ops import transpose
-from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, needs_blocks
+from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, block_unit
 from einstride.cpu.conv.dense.pack import SLICE_BYTES
 from einstride.cpu.conv.loop_nest import block, locate_line, look_up, split
 from einstride.cpu.conv.register_tile import RegisterTile
@@ -62,14 +62,14 @@ class BlockGradient(Schedule):
         Number of spatial axes.
     span, spans : int
         Elements of gx in a contiguous span, and spans of a panel.
-    blocked : bool
-        True if sums of blocks of products are added in a tree.
+    block_unit : str
+        Where blocks of sums may begin: see `blocked_sums`.
     """
 
     rank: int
     span: int
     spans: int
-    blocked: bool
+    block_unit: str
 
     in_lanes = "(position in a block, input channel)"
     in_rows = "blocks of positions"
@@ -113,7 +113,7 @@ def kernel(schedule: BlockGradient, names: tuple[str, ...]) -> str:
                 staged = [staging.at((start - first + p) * width) for p in range(schedule.rows)]
                 with code.when(d0.equals(0) & (code["bias"].equals(0) ^ 1)):
                     tile.set_rows(lambda v: bias.at(v * schedule.lanes).load(schedule.lanes))
-                sums = BlockedSums(code, tile.accumulators, schedule.lanes, schedule.blocked)
+                sums = BlockedSums(code, tile.accumulators, schedule.lanes, schedule.block_unit)
                 gy_slice, f_slice = gy.at(d0), f.at(d0 * width)
                 add_taps(schedule, tile, sums, tables, gy_slice, f_slice, blocks, depth)
                 sums.finish()
@@ -293,10 +293,11 @@ def gradient_of_layouts(
     chosen = tiling_like(whole, g, compute, target)
     gy_strides = element_strides(gy_byte_strides, ITEMSIZE[operand])
     gx_strides = element_strides(gx_byte_strides, ITEMSIZE[result])
+    taps = [axis.taps for axis in chosen.axes]
     schedule = BlockGradient(
         Format(operand, compute), Format(result, compute), chosen.lanes, chosen.rows,
         chosen.vectors, g.rank, chosen.span, chosen.spans,
-        needs_blocks(compute, chosen.taps * g.filters),
+        block_unit(compute, taps, g.filters),
     )  # fmt: skip
     *outer, last = chosen.axes
     tap_bytes = chosen.taps * chosen.width * ITEMSIZE[compute]
@@ -330,6 +331,5 @@ def gradient_of_layouts(
         "x": gy_first * ITEMSIZE[operand], "y": -gx_first * ITEMSIZE[result],
         "span_offset": span_offset,
     }  # fmt: skip
-    if schedule.blocked:
-        arguments |= block_arguments(chosen.taps, min(depth, g.filters))
+    arguments |= block_arguments(schedule.block_unit, taps, min(depth, g.filters))
     return bind("blocks", kernel, schedule, arguments, threads, target), spans.channels

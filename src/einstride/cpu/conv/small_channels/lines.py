@@ -21,7 +21,7 @@ import numpy as np
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.jit import Target, host_target
 from einstride.codegen.vector_formats import Format
-from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, needs_blocks
+from einstride.cpu.conv.blocked_sums import BlockedSums, block_arguments, block_unit
 from einstride.cpu.conv.dense.pack import SLICE_BYTES
 from einstride.cpu.conv.loop_nest import (
     any_inside,
@@ -73,13 +73,13 @@ class LineForward(Schedule):
         Number of spatial axes.
     stream : bool
         True if results are stored past the caches (non-temporal stores).
-    blocked : bool
-        True if sums of blocks of products are added in a tree.
+    block_unit : str
+        Where blocks of sums may begin: see `blocked_sums`.
     """
 
     rank: int
     stream: bool
-    blocked: bool
+    block_unit: str
 
     in_lanes = "output channels"
     in_rows = "output positions"
@@ -127,18 +127,18 @@ def kernel(schedule: LineForward, names: tuple[str, ...]) -> str:
             tile = schedule.register_tile(code)
             with code.when(code["bias"].equals(0) ^ 1):
                 tile.set_rows(lambda v: bias.at(v * schedule.lanes).load(schedule.lanes))
-            sums = BlockedSums(code, tile.accumulators, schedule.lanes, schedule.blocked)
+            sums = BlockedSums(code, tile.accumulators, schedule.lanes, schedule.block_unit)
             inside = start >= code["inside_first"]
             inside = inside & (code["inside_last"] >= (start + schedule.rows).minimum(last))
             with code.when(inside):
                 spans = [o * code["x_last"] - code["x_start"] for o in outputs]
 
                 def add_spans(x: Pointer, tap: Value, sums: BlockedSums = sums) -> None:
-                    with sums.loop_over_taps(tap * taps, taps) as (begin, end):
+                    f_row = f.at(tap * taps * code["channels"] * width)
+                    with sums.loop_over_row(tap, taps) as (begin, end):
                         first, count = (n * code["channels"] for n in (begin, end - begin))
-                        f_taps = f.at((tap * taps + begin) * code["channels"] * width)
                         x_spans = [x.at(s).at(first) for s in spans]
-                        add_products(schedule, tile, x_spans, f_taps, count)
+                        add_products(schedule, tile, x_spans, f_row.at(first * width), count)
 
                 loop_over_taps_inside(code, tables, x, add_spans)
             with code.when(inside ^ 1):
@@ -175,13 +175,14 @@ def add_taps(
     zeros = code.array("zeros", schedule.x.stored)
 
     def add_line(x: Pointer, outer_tap: Value) -> None:
+        sums.begin_row(outer_tap)
         with code.loop(0, taps) as k:
             row_offsets = [row.at(k).load() for row in rows]
             with code.when(any_inside(row_offsets)):
                 pointers = [(o >= 0).select_pointer(x.at(o), zeros) for o in row_offsets]
                 tap = outer_tap * taps + k
                 f_tap = f.at(tap * (code["channels"] * schedule.width))
-                with sums.loop(depth, sums.block_of_tap(tap)) as (first, stop):
+                with sums.loop_over_channels(tap, depth) as (first, stop):
                     x_rows = [pointer.at(first) for pointer in pointers]
                     f_rows = f_tap.at(first * schedule.width)
                     add_products(schedule, tile, x_rows, f_rows, stop - first)
@@ -335,7 +336,7 @@ def correlation_of_layouts(
     y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
     schedule = LineForward(
         Format(operand, compute), Format(result, compute), chosen.lanes, chosen.rows,
-        chosen.vectors, g.rank, stream, needs_blocks(compute, prod(g.kernel) * g.channels),
+        chosen.vectors, g.rank, stream, block_unit(compute, g.kernel, g.channels),
     )  # fmt: skip
     low, stride = g.padding[-1][0], g.stride[-1]
     panel = prod(g.kernel) * g.channels * chosen.width
@@ -349,6 +350,5 @@ def correlation_of_layouts(
         "inside_first": max(-(-low // stride), 0),
         "inside_last": (g.size[-1] + low - g.kernel[-1]) // stride + 1, **axes,
     }  # fmt: skip
-    if schedule.blocked:
-        arguments |= block_arguments(prod(g.kernel), g.channels)
+    arguments |= block_arguments(schedule.block_unit, g.kernel, g.channels)
     return bind("lines", kernel, schedule, arguments, threads, target)
