@@ -24,6 +24,9 @@ from einstride.codegen.function_builder import Code, Value, Variable
 BLOCK = 64
 """Products that one accumulator takes, at most."""
 
+MOST_UNBLOCKED = 96
+"""Products of a sum, at most, that one accumulator takes where there are no more."""
+
 BRANCHES = 16
 """Sums of a level that one sum of the next level takes."""
 
@@ -156,7 +159,7 @@ def block_unit(dtype: str, kernel: Sequence[int], channels: int, rows: bool = Tr
     allowed), else at a tap, or at a channel; "" if there is one block: where products are few, or
     sums are float64, which have digits to spare.
     """
-    if dtype != "float32" or prod(kernel) * channels <= BLOCK:
+    if dtype != "float32" or prod(kernel) * channels <= MOST_UNBLOCKED:
         return ""
     if rows and kernel[-1] * channels <= BLOCK:
         return ROW
