@@ -83,6 +83,9 @@ LONG = (
 with ``--all``."""
 
 THIRDS = (
+    "storms/test_exit.py::",
+    "storms/test_forks.py::",
+    "storms/test_low_memory.py::",
     "storms/test_signals.py::",
     "test_accuracy.py::test_error_stays_below_the_bound",
     "test_adjoint.py::test_exact",
@@ -90,6 +93,7 @@ THIRDS = (
     "test_batch_invariant.py::test_alone_as_in_any_batch",
     "test_bias.py::test_forward",
     "test_chunk_order.py::",
+    "test_cupy_contract.py::test_work_is_done",
     "test_cupy_contract.py::test_workspace_stays_under_the_limit",
     "test_cupy_graphs.py::test_a_launch_gives_the_bits_of_a_call",
     "test_cupy_implicit_contract.py::test_launches_and_nothing_else",
@@ -97,17 +101,22 @@ THIRDS = (
     "test_cupy_implicit_gemm.py::test_random_geometries",
     "test_cupy_nvrtc.py::",
     "test_cupy_rows.py::",
+    "test_cupy_streams.py::",
     "test_cupy_traffic.py::",
     "test_dask.py::test_chunks_have_the_values_of_the_whole",
+    "test_depthwise.py::test_one_filter",
     "test_dtypes.py::test_every_pair",
     "test_fft.py::test_integer_values",
     "test_guarded_tails.py::",
     "test_input_dilation.py::test_against_the_loops_with_zeros_inserted",
     "test_integers.py::test_eight_bits_at_their_extremes",
+    "test_kernel_texts.py::test_every_text_is_the_committed_one",
     "test_layout.py::test_any_permutation",
     "test_masked_loads.py::",
     "test_max_workspace_is_never_exceeded[",
     "test_memory_kinds.py::test_any_memory_of_any_operand",
+    "test_ndimage.py::test_rows_and_long_borders",
+    "test_nn_torch.py::test_every_layer",
     "test_padding_mode.py::test_against_the_loops",
     "test_padding_modes.py::test_every_mode_dtype_and_rank",
     "test_padding_modes.py::test_gradients_are_adjoint_to_the_forward_pass",
@@ -118,17 +127,24 @@ THIRDS = (
     "test_repeated.py::test_repeated_calls_have_the_bits_of_the_first",
     "test_simd_channelwise.py::",
     "test_simd_dense.py::test_against_the_loops",
+    "test_simd_dense.py::test_nothing_beside",
     "test_simd_depthwise.py::test_every_width_of_vectors",
+    "test_simd_depthwise.py::test_geometries",
     "test_simd_few.py::test_against_the_loops",
+    "test_simd_few.py::test_nothing_beside",
     "test_simd_grouped.py::test_against_the_loops",
+    "test_simd_grouped.py::test_nothing_beside",
+    "test_simd_halves.py::",
     "test_simd_staged.py::test_against_the_loops",
+    "test_simd_staged.py::test_dtypes",
+    "test_simd_winograd.py::",
     "test_targets.py::test_kernels_compile_and_call_nothing",
     "test_winograd.py::test_against_the_loops",
     "test_winograd_errors.py::",
     "test_workspace.py::test_gradients_of_cropped_borders_are_counted",
     "test_workspace_random.py::",
 )
-"""Parts of the ids of tests whose cases together take more than twenty seconds: ``--all`` takes a
+"""Parts of the ids of tests whose cases together take more than ten seconds: ``--all`` takes a
 third of the parameter sets of each test, chosen by the hash of the commit; with ``--every-case``
 all."""
 

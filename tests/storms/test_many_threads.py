@@ -170,7 +170,7 @@ def main(seconds):
 def test_eight_threads_get_the_bits_of_one(full_length):
     """Run `main` in a new process, in which every warning is an error."""
     process = subprocess.run(
-        [sys.executable, "-W", "error", __file__, "20" if full_length else "3"],
+        [sys.executable, "-W", "error", __file__, "12" if full_length else "3"],
         capture_output=True, text=True, timeout=900, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]

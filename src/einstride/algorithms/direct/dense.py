@@ -201,8 +201,8 @@ def _gradient_target(destination: Array, job: Job, b: Backend) -> Array:
 
 def staged_unit(job: Job) -> int | None:
     """Return the number of groups: blocks are divided by rows alone; see `staged`."""
-    g = job.geometry
-    return None if dot_products(g, job) or filter_slices(job) else g.groups
+    products = dot_products(_computed_geometry(job), job)
+    return None if products or filter_slices(job) else job.geometry.groups
 
 
 def staged_steps(job: Job, kind: Geometry, x: Layout, y: Layout) -> list[Step] | None:
@@ -478,6 +478,16 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     return Cost(g.multiply_adds, workspace, moved, seconds)
 
 
+def _copies_for_dot_products(job: Job) -> int:
+    """Count the bytes of copies with contiguous channels, for products of several channels."""
+    kinds = {dot_products(h, job) for h in phases(job)} - {None}
+    shapes = job.geometry.x_shape, job.geometry.y_shape
+    first, result = shapes[::-1] if job.direction == "input_grad" else shapes
+    read = prod(first) * job.operand_itemsize if kinds else 0
+    written = prod(result) * ITEMSIZE[job.arithmetic.result] if "matrix" in kinds else 0
+    return read + written
+
+
 def _whole_filter_bytes(phase: Geometry, job: Job) -> int:
     """Count the bytes of the whole filter's copies while one phase of an input gradient runs."""
     if job.direction != "input_grad":
@@ -497,7 +507,7 @@ def _copies(job: Job) -> int:
     if job.hard and (job.direction == "filter_grad" or is_complex(compute)):
         return (prod(g.x_shape) + prod(g.y_shape)) * job.itemsize
     if not is_complex(compute):
-        return 0
+        return _copies_for_dot_products(job) if job.hard else 0
     shapes = (g.y_shape,) if job.direction == "input_grad" else (g.x_shape, g.y_shape)
     return sum(
         prod(shape) * job.itemsize
