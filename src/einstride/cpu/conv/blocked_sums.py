@@ -1,12 +1,12 @@
 """Add the sums of blocks of products in a tree: rounding errors hardly grow with the products.
 
 One accumulator for n products of positive numbers loses up to n / 4 units in the last place. Here
-it takes at most `BLOCK` products. Its sum is then added to a level of sums in memory, and every
-`BRANCHES` sums of a level to one sum of the next:
+it takes a block of n = 64 or 128 products. Its sum is then added to a level of sums in memory, and
+every `BRANCHES` sums of a level to one sum of the next:
 
-    level 2      sums of 16 * 16 * 64 products and more
-    level 1      sums of 16 * 64
-    level 0      sums of 64
+    level 2      sums of 16 * 16 * n products and more
+    level 1      sums of 16 * n
+    level 0      sums of n
     registers    products of the current block
 
 Where blocks end depends on the numbers of taps and channels alone, not on which taps of a tile lie
@@ -21,18 +21,24 @@ from math import prod
 
 from einstride.codegen.function_builder import Code, Value, Variable
 
-BLOCK = 64
-"""Products that one accumulator takes, at most."""
-
-MOST_UNBLOCKED = 96
-"""Products of a sum, at most, that one accumulator takes where there are no more."""
-
 BRANCHES = 16
 """Sums of a level that one sum of the next level takes."""
 
 LEVELS = 3
 
+LEAST_BLOCK = 64
+"""Products of a block where vectors are narrow."""
+
+LANE_PRODUCTS = 8
+"""Products of a block for each lane of a vector: a vector of 64 bytes takes as long to store as two
+of 32, so blocks of 64 products cost 3 to 5% there, and blocks of 128 products 1 to 2%."""
+
 ROW, TAP, CHANNEL = "row", "tap", "channel"
+
+
+def products_in_block(lanes: int) -> int:
+    """Return the products that one accumulator takes, at most, in vectors of so many lanes."""
+    return max(LEAST_BLOCK, LANE_PRODUCTS * lanes)
 
 
 class BlockedSums:
@@ -102,9 +108,10 @@ class BlockedSums:
             yield code.number(0), channels
             return
         number = tap * code["sum_tap_blocks"]
-        with code.loop(0, channels, BLOCK) as first:
-            self._begin(number + first // BLOCK)
-            yield first, (first + BLOCK).minimum(channels)
+        size = products_in_block(self.lanes)
+        with code.loop(0, channels, size) as first:
+            self._begin(number + first // size)
+            yield first, (first + size).minimum(channels)
 
     def finish(self) -> None:
         """Add the sums of all levels to the accumulators."""
@@ -152,27 +159,31 @@ class BlockedSums:
             self._levels.at(i).store(self._zero)
 
 
-def block_unit(dtype: str, kernel: Sequence[int], channels: int, rows: bool = True) -> str:
+def block_unit(
+    dtype: str, lanes: int, kernel: Sequence[int], channels: int, rows: bool = True
+) -> str:
     """Choose where blocks begin in a sum over the taps of a kernel and so many channels.
 
     "row", "tap" or "channel": at a row of taps of the last axis if one fits a block (and `rows` are
     allowed), else at a tap, or at a channel; "" if there is one block: where products are few, or
     sums are float64, which have digits to spare.
     """
-    if dtype != "float32" or prod(kernel) * channels <= MOST_UNBLOCKED:
+    size = products_in_block(lanes)
+    if dtype != "float32" or prod(kernel) * channels <= size + size // 2:
         return ""
-    if rows and kernel[-1] * channels <= BLOCK:
+    if rows and kernel[-1] * channels <= size:
         return ROW
-    return TAP if channels <= BLOCK else CHANNEL
+    return TAP if channels <= size else CHANNEL
 
 
-def block_arguments(unit: str, kernel: Sequence[int], channels: int) -> dict[str, int]:
+def block_arguments(unit: str, lanes: int, kernel: Sequence[int], channels: int) -> dict[str, int]:
     """List the arguments that number the blocks: a block holds 2**`sum_shift` rows, or taps."""
     if not unit:
         return {}
-    products = {ROW: kernel[-1] * channels, TAP: channels, CHANNEL: BLOCK}[unit]
+    size = products_in_block(lanes)
+    products = {ROW: kernel[-1] * channels, TAP: channels, CHANNEL: size}[unit]
     units = {ROW: prod(kernel[:-1]), TAP: prod(kernel), CHANNEL: prod(kernel)}[unit]
-    shift = max(BLOCK // max(products, 1), 1).bit_length() - 1
-    tap_blocks = -(-channels // BLOCK)
+    shift = max(size // max(products, 1), 1).bit_length() - 1
+    tap_blocks = -(-channels // size)
     blocks = units * tap_blocks if unit == CHANNEL else ((units - 1) >> shift) + 1
     return {"sum_tap_blocks": tap_blocks, "sum_shift": shift, "sum_blocks": blocks}

@@ -259,7 +259,7 @@ def call(sig: Signature) -> Call:
     vectors = max(min(sig.accumulators // rows, width // sig.vector_positions, 6), 1)
     x_contiguous, y_contiguous, masked = contiguous_and_masked(sig)
     channels = g.channels // g.groups
-    unit = block_unit(sig.x.computed, g.kernel, channels)
+    unit = block_unit(sig.x.computed, sig.lanes, g.kernel, channels)
     schedule = Positions(
         sig.x, sig.y, sig.lanes, rows, vectors, g.rank, x_contiguous, y_contiguous, masked,
         unit,
@@ -268,6 +268,6 @@ def call(sig: Signature) -> Call:
         **chunk_arguments(sig, width, vectors * sig.vector_positions),
         **position_arguments(sig, masked), "bias": 0,
     }  # fmt: skip
-    arguments |= block_arguments(unit, g.kernel, channels)
+    arguments |= block_arguments(unit, sig.lanes, g.kernel, channels)
     threads = min(sig.useful_threads, arguments["chunks"])
     return bind("channelwise_positions", kernel, schedule, arguments, threads, sig.target)

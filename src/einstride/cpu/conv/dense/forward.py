@@ -279,10 +279,11 @@ def correlation(
         positions_in_tile, prefetch_distance = 4, x_strides[-2] * g.stride[-1]
     contiguous_x = g.channels // g.groups == 1 or x_channel == panel.parts
     contiguous_y = g.filters // g.groups == 1 or y_channel == panel.parts
+    unit = block_unit(real(compute), panel.lanes, g.kernel, inner, rows=False)
     schedule = DenseForward(
         Format(real(x.dtype), real(compute)), Format(real(y.dtype), real(compute)), panel.lanes,
         positions_in_tile, panel.vectors, tuple(axis.table is not None for axis in axes),
-        contiguous_x, contiguous_y, vnni, block_unit(real(compute), g.kernel, inner, rows=False),
+        contiguous_x, contiguous_y, vnni, unit,
     )  # fmt: skip
     item = ITEMSIZE[real(compute)]
     depth = max(SLICE_BYTES // (prod(g.kernel) * panel.width * item), 32)
@@ -304,7 +305,7 @@ def correlation(
         "panel_columns": counts,
     }  # fmt: skip
     arguments |= arguments_of(axes)
-    arguments |= block_arguments(schedule.block_unit, g.kernel, depth)
+    arguments |= block_arguments(unit, panel.lanes, g.kernel, depth)
     return bind("dense", kernel, schedule, arguments, threads, target)
 
 

@@ -238,7 +238,7 @@ def correlation_of_layouts(
     schedule = GroupedForward(
         x, Format(result, compute), layout.lanes, max(map(len, fields["tile_kinds"])),
         layout.vectors, prefetch=is_far, **fields,
-        block_unit=ROW if block_unit(compute, g.kernel, layout.inputs) else "",
+        block_unit=ROW if block_unit(compute, layout.lanes, g.kernel, layout.inputs) else "",
     )  # fmt: skip
     rows, panels = g.batch * prod(g.out[:-1]), layout.panels(g.groups)
     panel_size = prod(g.kernel) * layout.panel_inputs * layout.width
@@ -257,7 +257,7 @@ def correlation_of_layouts(
         "x_first": -g.padding[-1][0] * step - lowest_offset(g.size[-1], step),
     }  # fmt: skip
     rows = *g.kernel[:-1], layout.blocks, g.kernel[-1]  # of taps, of a block of channels each
-    arguments |= block_arguments(schedule.block_unit, rows, layout.block)
+    arguments |= block_arguments(schedule.block_unit, layout.lanes, rows, layout.block)
     for a in range(g.rank):
         arguments[f"y_stride{a}"] = y_strides[a + 1]
     for a in range(g.rank - 1):

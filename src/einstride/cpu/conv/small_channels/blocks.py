@@ -297,7 +297,7 @@ def gradient_of_layouts(
     schedule = BlockGradient(
         Format(operand, compute), Format(result, compute), chosen.lanes, chosen.rows,
         chosen.vectors, g.rank, chosen.span, chosen.spans,
-        block_unit(compute, taps, g.filters),
+        block_unit(compute, chosen.lanes, taps, g.filters),
     )  # fmt: skip
     *outer, last = chosen.axes
     tap_bytes = chosen.taps * chosen.width * ITEMSIZE[compute]
@@ -331,5 +331,5 @@ def gradient_of_layouts(
         "x": gy_first * ITEMSIZE[operand], "y": -gx_first * ITEMSIZE[result],
         "span_offset": span_offset,
     }  # fmt: skip
-    arguments |= block_arguments(schedule.block_unit, taps, min(depth, g.filters))
+    arguments |= block_arguments(schedule.block_unit, chosen.lanes, taps, min(depth, g.filters))
     return bind("blocks", kernel, schedule, arguments, threads, target), spans.channels

@@ -334,9 +334,10 @@ def correlation_of_layouts(
     chosen = tiling(whole, compute, target)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[operand])
     y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
+    unit = block_unit(compute, chosen.lanes, g.kernel, g.channels)
     schedule = LineForward(
         Format(operand, compute), Format(result, compute), chosen.lanes, chosen.rows,
-        chosen.vectors, g.rank, stream, block_unit(compute, g.kernel, g.channels),
+        chosen.vectors, g.rank, stream, unit,
     )  # fmt: skip
     low, stride = g.padding[-1][0], g.stride[-1]
     panel = prod(g.kernel) * g.channels * chosen.width
@@ -350,5 +351,5 @@ def correlation_of_layouts(
         "inside_first": max(-(-low // stride), 0),
         "inside_last": (g.size[-1] + low - g.kernel[-1]) // stride + 1, **axes,
     }  # fmt: skip
-    arguments |= block_arguments(schedule.block_unit, g.kernel, g.channels)
+    arguments |= block_arguments(unit, chosen.lanes, g.kernel, g.channels)
     return bind("lines", kernel, schedule, arguments, threads, target)
