@@ -74,6 +74,12 @@ class Job:
         return "float32" if compute in HALVES else compute
 
     @property
+    def blocked(self) -> bool:
+        """True if kernels may add the sums of blocks of products; else they add one product after
+        the other, in the same order in every kernel."""  # fmt: skip
+        return self.accuracy != "elementwise"
+
+    @property
     def empty(self) -> bool:
         """True if there are no products, or if the result has no elements."""
         return self.geometry.multiply_adds == 0 or 0 in self.shape

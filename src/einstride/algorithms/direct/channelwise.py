@@ -129,7 +129,7 @@ def staged_steps(job: Job, kind: Geometry, x: Layout, y: Layout) -> list[Step] |
     from einstride.cpu.conv.staged.kernel import Step
 
     backwards, compute = job.direction == "input_grad", job.arithmetic.compute
-    form = signature(kind, compute, x, y, 1, jit.host_target(), backwards)
+    form = signature(kind, compute, x, y, 1, jit.host_target(), backwards, job.blocked)
     if not suits(form, backwards):
         return None
     return [Step(call(form, backwards))]
@@ -167,13 +167,13 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
-    g, compute = job.geometry, job.arithmetic.compute
+    g = job.geometry
     first = result_array(first, b)
     if job.direction == "filter_grad":
         split, call = gradient_of(first, result_array(second, b), job)
         return Work(call, sums=split.per_result)
     if job.direction == "forward":
-        return Work(correlation(first, g, compute, result_array(out, b), job.threads))
+        return Work(correlation(first, g, job, result_array(out, b)))
     if (backwards := _depthwise_call(first, job, out)) is not None:
         return Work(backwards)
     phase = largest_phase(g, out)
@@ -181,7 +181,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         return None
     first = _empty_planes(first, b) if planar(job) and first.flags.c_contiguous else first
     h, part, passes = phase
-    return Work(correlation(first, h, compute, result_array(part, b), job.threads), passes)
+    return Work(correlation(first, h, job, result_array(part, b)), passes)
 
 
 def planar(job: Job) -> bool:
@@ -232,10 +232,10 @@ def gradient_of(x: Array, gy: Array, job: Job) -> tuple[PartialSums, Call]:
     return _gradient_kernel(job.geometry, job.per_example, compute, *layouts, job.threads, target)
 
 
-def correlation(x: Array, g: Geometry, compute: str, out: Array, threads: int) -> Any:
+def correlation(x: Array, g: Geometry, job: Job, out: Array) -> Any:
     """Return the kernel for arrays with these strides; it takes the addresses x, f, y and bias."""
-    layouts = (x.dtype, x.strides, out.dtype, out.strides)
-    return _kernel(g, compute, *layouts, threads, jit.host_target())
+    layouts, compute = (x.dtype, x.strides, out.dtype, out.strides), job.arithmetic.compute
+    return _kernel(g, compute, *layouts, job.threads, jit.host_target(), job.blocked)
 
 
 def _correlate(
@@ -243,7 +243,7 @@ def _correlate(
 ) -> None:
     """Compute y = conv(x, f) + bias of a geometry that does not flip."""
     x, destination = operand(x, b), result_array(out, b)
-    call = correlation(x, g, job.arithmetic.compute, destination, job.threads)
+    call = correlation(x, g, job, destination)
     _run(call, x, f, job, b, bias, destination)
     if destination is not out:
         assign(out, destination, b.launch)
@@ -267,13 +267,14 @@ def _depthwise_call(gy: Array, job: Job, out: Any) -> Call | None:
     if not g.channels == g.filters == g.groups or not addressable(out):
         return None
     layouts = (gy.dtype, gy.strides, out.dtype, out.strides)
-    return _kernel(g, job.arithmetic.compute, *layouts, job.threads, jit.host_target(), True)
+    target = jit.host_target()
+    return _kernel(g, job.arithmetic.compute, *layouts, job.threads, target, job.blocked, True)
 
 
 @kept
 def _kernel(
     g: Geometry, compute: str, x: Any, x_strides: Shape, y: Any, y_strides: Shape, threads: int,
-    target: jit.Target, backwards: bool = False,
+    target: jit.Target, blocked: bool, backwards: bool = False,
 ) -> Call | None:  # fmt: skip
     """Make the kernel of a forward pass for these dtypes and strides.
 
@@ -285,7 +286,7 @@ def _kernel(
     from einstride.cpu.conv.depthwise.rows import suits
 
     form = signature(
-        g, compute, (x.name, x_strides), (y.name, y_strides), threads, target, backwards
+        g, compute, (x.name, x_strides), (y.name, y_strides), threads, target, backwards, blocked
     )
     if suits(form, backwards):
         return depthwise.call(form, backwards)

@@ -224,7 +224,7 @@ def staged_steps(job: Job, kind: Geometry, x: Layout, y: Layout) -> list[Step] |
     if found is None:
         return None
     return [
-        Step(correlation(h, x, part, compute, 1, target), number, y_offset=offset)
+        Step(correlation(h, x, part, compute, 1, target, job.blocked), number, y_offset=offset)
         for number, h, part, offset in found
     ]
 
@@ -308,7 +308,8 @@ def _forward_call(x: Array, g: Geometry, job: Job, y: Array) -> Call:
     if dots == "matrix":
         return matrix_tiles.correlation(g, job.operands, x_layout, layout(y), threads, target)
     compute = _sum_dtype(job, dots)
-    return forward.correlation(g, x_layout, layout(y), compute, threads, target, dots == "vnni")
+    layouts, vnni = (x_layout, layout(y)), dots == "vnni"
+    return forward.correlation(g, *layouts, compute, threads, target, job.blocked, vnni)
 
 
 def _sum_dtype(job: Job, dots: str | None) -> str:

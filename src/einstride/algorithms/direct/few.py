@@ -98,7 +98,8 @@ def forward(
 
     panels = prepare(f, job, b) if prepared is None else prepared
     compute = job.arithmetic.compute
-    lines.correlate(x, panels, job.geometry, compute, bias, out, b.launch, _threads(job))
+    call = lines.correlation(x, job.geometry, compute, out, _threads(job), job.blocked)
+    lines.correlate(call, x, panels, job.geometry, compute, bias, out, b.launch)
     return out
 
 
@@ -116,7 +117,7 @@ def input_grad(
         panels = _block_panels(f[..., filters], part, b) if prepared is None else prepared[i]
         finite = blocks.gradient(
             gy[..., filters], panels, part.geometry, compute, None if i else bias,
-            term if i else total, b.launch, _threads(job),
+            term if i else total, b.launch, _threads(job), job.blocked,
         )  # fmt: skip
         if not finite:
             return fallback_engine(job, b.traits).input_grad(gy, f, job, b, bias, out)
@@ -166,7 +167,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work:
 
     g, compute, threads = job.geometry, job.arithmetic.compute, _threads(job)
     if job.direction == "forward":
-        return Work(lines.correlation(first, g, compute, out, threads))
+        return Work(lines.correlation(first, g, compute, out, threads, job.blocked))
     if job.direction == "filter_grad":
         call = spans.gradient_of(first, second, g, compute, threads)
         return Work(call, sums=call.argument("partial_sums"))
@@ -174,7 +175,8 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work:
     filters, part = parts[0]
     if len(parts) > 1:
         out = b.empty(out.shape, compute, first)
-    call, _ = blocks.gradient_of(first[..., filters], part.geometry, compute, out, threads)
+    gy = first[..., filters]
+    call, _ = blocks.gradient_of(gy, part.geometry, compute, out, threads, job.blocked)
     return Work(call, parts=len(parts))
 
 
@@ -189,12 +191,13 @@ def staged_steps(job: Job, kind: Geometry, x: Layout, y: Layout) -> list[Step] |
     from einstride.cpu.conv.staged.kernel import Step
 
     g, compute, target = job.geometry, job.arithmetic.compute, jit.host_target()
+    more = compute, 1, target, job.blocked
     windowed, shape = (x, kind.x_shape) if job.direction == "forward" else (y, kind.x_shape)
     if shape[-2] > 1 and windowed.strides[-2] != shape[-1] * ITEMSIZE[windowed.dtype]:
         return None
     if job.direction == "forward":
-        return [Step(lines.correlation_of_layouts(g, kind, x, y, False, compute, 1, target))]
-    return [Step(blocks.gradient_of_layouts(g, kind, x, y, compute, 1, target)[0])]
+        return [Step(lines.correlation_of_layouts(g, kind, x, y, False, *more))]
+    return [Step(blocks.gradient_of_layouts(g, kind, x, y, *more)[0])]
 
 
 def staged_filters(f: Array, job: Job, b: Backend, prepared: Any) -> list[Any]:

@@ -109,7 +109,7 @@ def _correlate(
     from einstride.cpu.runtime.argument_block import address
 
     compute = job.arithmetic.compute
-    call = correlation(x, g, compute, out, _threads(job), jit.host_target())
+    call = correlation(x, g, compute, out, _threads(job), jit.host_target(), job.blocked)
     bias = None if bias is None else operand(bias, b, compute, packed)
     bias_at = 0 if bias is None else address(bias)
     call(b.launch, x=address(x), f=address(panels), y=address(out), bias=bias_at)
@@ -139,7 +139,7 @@ def staged_steps(job: Job, kind: Geometry, x: Layout, y: Layout) -> list[Step] |
     steps = []
     for number, h, part, offset in found:
         layout = channel_layout(h, compute, target)
-        call = correlation_of_layouts(h, x, part, compute, 1, target)
+        call = correlation_of_layouts(h, x, part, compute, 1, target, job.blocked)
         panel = prod(h.kernel) * layout.panel_inputs * layout.width * ITEMSIZE[compute]
         steps.append(Step(call, number, panel * layout.per_group, offset))
     return steps
@@ -241,7 +241,8 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
             return None
         g, out, passes = phase
     compute = job.arithmetic.compute
-    return Work(correlation(first, g, compute, out, _threads(job), jit.host_target()), passes)
+    call = correlation(first, g, compute, out, _threads(job), jit.host_target(), job.blocked)
+    return Work(call, passes)
 
 
 def _threads(job: Job) -> int:

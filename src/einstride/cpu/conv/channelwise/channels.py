@@ -260,7 +260,9 @@ def call(sig: Signature) -> Call:
         tile, vectors = blocking(sig, outside - inside)
         ends = inside, outside
         arguments = row_arguments(sig, inside, outside)
-    unit = block_unit(sig.x.computed, sig.lanes, g.kernel, channels, rows=False)
+    unit = block_unit(
+        sig.x.computed if sig.blocked else "", sig.lanes, g.kernel, channels, rows=False
+    )
     if unit and (first or between):
         # Blocks that begin between the taps of unrolled tiles cost 5 to 15%.
         unit = ROW if prod(g.kernel[:-1]) > 1 else ""

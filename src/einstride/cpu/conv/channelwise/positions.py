@@ -259,7 +259,7 @@ def call(sig: Signature) -> Call:
     vectors = max(min(sig.accumulators // rows, width // sig.vector_positions, 6), 1)
     x_contiguous, y_contiguous, masked = contiguous_and_masked(sig)
     channels = g.channels // g.groups
-    unit = block_unit(sig.x.computed, sig.lanes, g.kernel, channels)
+    unit = block_unit(sig.x.computed if sig.blocked else "", sig.lanes, g.kernel, channels)
     schedule = Positions(
         sig.x, sig.y, sig.lanes, rows, vectors, g.rank, x_contiguous, y_contiguous, masked,
         unit,

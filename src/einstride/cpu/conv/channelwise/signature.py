@@ -43,6 +43,8 @@ class Signature:
         The most threads that the call may use.
     target : Target
         The target whose vectors and registers the kernel is compiled for.
+    blocked : bool
+        True if the sums of blocks of products may be added: see `blocked_sums`.
     """
 
     geometry: Geometry
@@ -52,6 +54,7 @@ class Signature:
     y_strides: Strides
     threads: int
     target: Target
+    blocked: bool = False
 
     @property
     def parts(self) -> int:
@@ -112,7 +115,7 @@ class Signature:
 
 def signature(
     g: Geometry, compute: str, x: tuple[str, Strides], y: tuple[str, Strides], threads: int,
-    target: Target, backwards: bool = False,
+    target: Target, backwards: bool = False, blocked: bool = False,
 ) -> Signature:  # fmt: skip
     """Make the signature of a call for arrays with these dtypes and strides in bytes.
 
@@ -130,7 +133,7 @@ def signature(
         Format(real(dtype), real(compute), compute in COMPLEXES) for dtype, _ in (x, y)
     )
     return Signature(
-        g, x_format, y_format, strides(x, x_shape), strides(y, y_shape), threads, target
+        g, x_format, y_format, strides(x, x_shape), strides(y, y_shape), threads, target, blocked
     )
 
 

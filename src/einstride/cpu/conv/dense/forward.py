@@ -256,6 +256,7 @@ def correlation(
     compute: str,
     threads: int,
     target: Target,
+    blocked: bool,
     vnni: bool = False,
 ) -> Call:
     """Make the call that computes y (B, *O, D) = conv(x, f) + bias of a geometry without flip.
@@ -279,7 +280,8 @@ def correlation(
         positions_in_tile, prefetch_distance = 4, x_strides[-2] * g.stride[-1]
     contiguous_x = g.channels // g.groups == 1 or x_channel == panel.parts
     contiguous_y = g.filters // g.groups == 1 or y_channel == panel.parts
-    unit = block_unit(real(compute), panel.lanes, g.kernel, inner, rows=False)
+    dtype = real(compute) if blocked else ""
+    unit = block_unit(dtype, panel.lanes, g.kernel, inner, rows=False)
     schedule = DenseForward(
         Format(real(x.dtype), real(compute)), Format(real(y.dtype), real(compute)), panel.lanes,
         positions_in_tile, panel.vectors, tuple(axis.table is not None for axis in axes),

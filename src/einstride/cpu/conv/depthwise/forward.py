@@ -205,7 +205,7 @@ def call(sig: Signature, backwards: bool) -> Call:
         sig.x, sig.y, sig.lanes, rows, columns, g.rank, g.channels % sig.lanes,
         pattern_of(last, columns, unrolled), unrolled, exceeds_caches(g) and not packed,
         last.alignment, taps, _resident_rows(sig, rows, columns), backwards, packed,
-        block_unit(sig.x.computed, sig.lanes, g.kernel, 1),
+        block_unit(sig.x.computed if sig.blocked else "", sig.lanes, g.kernel, 1),
     )  # fmt: skip
     packed_strides = [prod(size[a + 1 :]) * sig.lanes for a in range(g.rank)]
     read = replace(sig, x_strides=(sig.x_strides[0], *packed_strides, 1)) if packed else sig

@@ -211,10 +211,12 @@ def _add_products(
         add_channel(c)
 
 
-def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, target: Target) -> Call:
+def correlation(
+    x: Any, g: Geometry, compute: str, out: Any, threads: int, target: Target, blocked: bool
+) -> Call:
     """Make the call for these strides; it needs the addresses x, f (panels), y and bias."""
     layouts = argument_block.layout(x), argument_block.layout(out)
-    return correlation_of_layouts(g, *layouts, compute, threads, target)
+    return correlation_of_layouts(g, *layouts, compute, threads, target, blocked)
 
 
 def max_positions(layout: ChannelLayout, target: Target) -> int:
@@ -225,8 +227,9 @@ def max_positions(layout: ChannelLayout, target: Target) -> int:
 
 @kept
 def correlation_of_layouts(
-    g: Geometry, x_layout: Layout, y_layout: Layout, compute: str, threads: int, target: Target
-) -> Call:
+    g: Geometry, x_layout: Layout, y_layout: Layout, compute: str, threads: int, target: Target,
+    blocked: bool,
+) -> Call:  # fmt: skip
     """Make the call for arrays in these layouts; see `correlation`."""
     (operand, x_byte_strides), (result, y_byte_strides) = x_layout, y_layout
     layout, items = channel_layout(g, compute, target), (ITEMSIZE[operand], ITEMSIZE[result])
@@ -235,10 +238,11 @@ def correlation_of_layouts(
     x, max_tile = Format(operand, compute), max_positions(layout, target)
     fields, arguments = describe_rows(g, layout, x, x_strides, max_tile)
     is_far = prod(g.x_shape) * items[0] + prod(g.y_shape) * items[1] > FAR_BYTES
+    dtype = compute if blocked else ""
     schedule = GroupedForward(
         x, Format(result, compute), layout.lanes, max(map(len, fields["tile_kinds"])),
         layout.vectors, prefetch=is_far, **fields,
-        block_unit=ROW if block_unit(compute, layout.lanes, g.kernel, layout.inputs) else "",
+        block_unit=ROW if block_unit(dtype, layout.lanes, g.kernel, layout.inputs) else "",
     )  # fmt: skip
     rows, panels = g.batch * prod(g.out[:-1]), layout.panels(g.groups)
     panel_size = prod(g.kernel) * layout.panel_inputs * layout.width
@@ -256,8 +260,8 @@ def correlation_of_layouts(
         "y_batch": y_strides[0], "x_stride": step, "window_stride": g.stride[-1] * step,
         "x_first": -g.padding[-1][0] * step - lowest_offset(g.size[-1], step),
     }  # fmt: skip
-    rows = *g.kernel[:-1], layout.blocks, g.kernel[-1]  # of taps, of a block of channels each
-    arguments |= block_arguments(schedule.block_unit, layout.lanes, rows, layout.block)
+    units = *g.kernel[:-1], layout.blocks, g.kernel[-1]  # of taps, of a block of channels each
+    arguments |= block_arguments(schedule.block_unit, layout.lanes, units, layout.block)
     for a in range(g.rank):
         arguments[f"y_stride{a}"] = y_strides[a + 1]
     for a in range(g.rank - 1):

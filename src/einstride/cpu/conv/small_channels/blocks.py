@@ -113,10 +113,10 @@ def kernel(schedule: BlockGradient, names: tuple[str, ...]) -> str:
                 staged = [staging.at((start - first + p) * width) for p in range(schedule.rows)]
                 with code.when(d0.equals(0) & (code["bias"].equals(0) ^ 1)):
                     tile.set_rows(lambda v: bias.at(v * schedule.lanes).load(schedule.lanes))
-                sums = BlockedSums(code, tile.accumulators, schedule.lanes, schedule.block_unit)
+                tree = BlockedSums(code, tile.accumulators, schedule.lanes, schedule.block_unit)
                 gy_slice, f_slice = gy.at(d0), f.at(d0 * width)
-                add_taps(schedule, tile, sums, tables, gy_slice, f_slice, blocks, depth)
-                sums.finish()
+                add_taps(schedule, tile, tree, tables, gy_slice, f_slice, blocks, depth)
+                tree.finish()
                 with code.when(code.number(0) < d0):
                     for p, earlier in enumerate(staged):
                         tile.add(p, earlier, no_masks)
@@ -252,13 +252,14 @@ def packing_kernel(parameters: tuple[str, int, int], names: tuple[str, ...]) -> 
 
 
 def gradient(
-    gy: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int
-) -> bool:
+    gy: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int,
+    blocked: bool,
+) -> bool:  # fmt: skip
     """Compute out (B, *S, C) = input gradient + bias; return False if it may have too many NaNs.
 
     gy is contiguous in its channels, out in lines of the last axis with their channels.
     """
-    call, _ = gradient_of(gy, g, compute, out, threads)
+    call, _ = gradient_of(gy, g, compute, out, threads, blocked)
     flag = np.zeros(1, np.int64)
     addresses = {}
     if bias is not None:
@@ -275,18 +276,21 @@ def bias_of_columns(bias: Any, g: Geometry, compute: str) -> Any:
     return np.asarray(bias, compute)[columns(g, chosen, (0,) * (g.rank + 1)).channels]
 
 
-def gradient_of(gy: Any, g: Geometry, compute: str, out: Any, threads: int) -> tuple[Call, Any]:
+def gradient_of(
+    gy: Any, g: Geometry, compute: str, out: Any, threads: int, blocked: bool
+) -> tuple[Call, Any]:
     """Make the call for these dtypes and strides, and list the channel of each column.
 
     The call needs the addresses x (of gy), y (of gx), f, flag and bias.
     """
-    return gradient_of_layouts(g, g, layout(gy), layout(out), compute, threads, host_target())
+    layouts, target = (layout(gy), layout(out)), host_target()
+    return gradient_of_layouts(g, g, *layouts, compute, threads, target, blocked)
 
 
 @kept
 def gradient_of_layouts(
     whole: Geometry, g: Geometry, gy: Layout, gx: Layout, compute: str, threads: int,
-    target: Target,
+    target: Target, blocked: bool,
 ) -> tuple[Call, Any]:  # fmt: skip
     """Make the call of `gradient_of` for `g`, a part of the rows of `whole`: panels are shared."""
     (operand, gy_byte_strides), (result, gx_byte_strides) = gy, gx
@@ -297,7 +301,7 @@ def gradient_of_layouts(
     schedule = BlockGradient(
         Format(operand, compute), Format(result, compute), chosen.lanes, chosen.rows,
         chosen.vectors, g.rank, chosen.span, chosen.spans,
-        block_unit(compute, chosen.lanes, taps, g.filters),
+        block_unit(compute if blocked else "", chosen.lanes, taps, g.filters),
     )  # fmt: skip
     *outer, last = chosen.axes
     tap_bytes = chosen.taps * chosen.width * ITEMSIZE[compute]

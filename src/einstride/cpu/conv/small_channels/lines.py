@@ -127,23 +127,23 @@ def kernel(schedule: LineForward, names: tuple[str, ...]) -> str:
             tile = schedule.register_tile(code)
             with code.when(code["bias"].equals(0) ^ 1):
                 tile.set_rows(lambda v: bias.at(v * schedule.lanes).load(schedule.lanes))
-            sums = BlockedSums(code, tile.accumulators, schedule.lanes, schedule.block_unit)
+            tree = BlockedSums(code, tile.accumulators, schedule.lanes, schedule.block_unit)
             inside = start >= code["inside_first"]
             inside = inside & (code["inside_last"] >= (start + schedule.rows).minimum(last))
             with code.when(inside):
                 spans = [o * code["x_last"] - code["x_start"] for o in outputs]
 
-                def add_spans(x: Pointer, tap: Value, sums: BlockedSums = sums) -> None:
+                def add_spans(x: Pointer, tap: Value, tree: BlockedSums = tree) -> None:
                     f_row = f.at(tap * taps * code["channels"] * width)
-                    with sums.loop_over_row(tap, taps) as (begin, end):
+                    with tree.loop_over_row(tap, taps) as (begin, end):
                         first, count = (n * code["channels"] for n in (begin, end - begin))
                         x_spans = [x.at(s).at(first) for s in spans]
                         add_products(schedule, tile, x_spans, f_row.at(first * width), count)
 
                 loop_over_taps_inside(code, tables, x, add_spans)
             with code.when(inside ^ 1):
-                add_taps(schedule, tile, sums, tables, x, f, outputs, code["channels"])
-            sums.finish()
+                add_taps(schedule, tile, tree, tables, x, f, outputs, code["channels"])
+            tree.finish()
             columns = code["filters"] - panel * width
             masks = vector_masks(code, columns, schedule.lanes, schedule.vectors)
             for p in range(schedule.rows):
@@ -161,7 +161,7 @@ def kernel(schedule: LineForward, names: tuple[str, ...]) -> str:
 
 
 def add_taps(
-    schedule: Schedule, tile: RegisterTile, sums: BlockedSums, tables: Sequence[Pointer],
+    schedule: Schedule, tile: RegisterTile, tree: BlockedSums, tables: Sequence[Pointer],
     x: Pointer, f: Pointer, indices: Sequence[Value], depth: Value,
 ) -> None:  # fmt: skip
     """Add the products of `depth` channels of every tap; read zeros for taps in the border.
@@ -175,14 +175,14 @@ def add_taps(
     zeros = code.array("zeros", schedule.x.stored)
 
     def add_line(x: Pointer, outer_tap: Value) -> None:
-        sums.begin_row(outer_tap)
+        tree.begin_row(outer_tap)
         with code.loop(0, taps) as k:
             row_offsets = [row.at(k).load() for row in rows]
             with code.when(any_inside(row_offsets)):
                 pointers = [(o >= 0).select_pointer(x.at(o), zeros) for o in row_offsets]
                 tap = outer_tap * taps + k
                 f_tap = f.at(tap * (code["channels"] * schedule.width))
-                with sums.loop_over_channels(tap, depth) as (first, stop):
+                with tree.loop_over_channels(tap, depth) as (first, stop):
                     x_rows = [pointer.at(first) for pointer in pointers]
                     f_rows = f_tap.at(first * schedule.width)
                     add_products(schedule, tile, x_rows, f_rows, stop - first)
@@ -294,13 +294,12 @@ def pack(f: Any, g: Geometry, compute: str) -> Any:
 
 
 def correlate(
-    x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int
+    call: Call, x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any
 ) -> None:
-    """Compute out (B, *O, D) = conv(x, f) + bias from the panels of f.
+    """Compute out (B, *O, D) = conv(x, f) + bias from the panels of f, by its call.
 
     x is contiguous in lines of the last axis with their channels, out in its channels.
     """
-    call = correlation(x, g, compute, out, threads)
     addresses = {}
     if bias is not None:
         bias = padded_bias(bias, g, compute)
@@ -316,25 +315,26 @@ def padded_bias(bias: Any, g: Geometry, compute: str) -> Any:
     return padded
 
 
-def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Call:
+def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, blocked: bool) -> Call:
     """Make the call for these dtypes and strides; it needs the addresses x, y, f and bias."""
     target = host_target()
     even = address(out) % 16 == 0 and not any(t % 16 for t in out.strides[:-1])
     stream = even and streams(g, out.itemsize, tiling(g, compute, target))
-    return correlation_of_layouts(g, g, layout(x), layout(out), stream, compute, threads, target)
+    layouts = layout(x), layout(out)
+    return correlation_of_layouts(g, g, *layouts, stream, compute, threads, target, blocked)
 
 
 @kept
 def correlation_of_layouts(
     whole: Geometry, g: Geometry, x: Layout, y: Layout, stream: bool, compute: str, threads: int,
-    target: Target,
+    target: Target, blocked: bool,
 ) -> Call:  # fmt: skip
     """Make the call of `correlation` for `g`, a part of the rows of `whole`: panels are shared."""
     (operand, x_byte_strides), (result, y_byte_strides) = x, y
     chosen = tiling(whole, compute, target)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[operand])
     y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
-    unit = block_unit(compute, chosen.lanes, g.kernel, g.channels)
+    unit = block_unit(compute if blocked else "", chosen.lanes, g.kernel, g.channels)
     schedule = LineForward(
         Format(operand, compute), Format(result, compute), chosen.lanes, chosen.rows,
         chosen.vectors, g.rank, stream, unit,
