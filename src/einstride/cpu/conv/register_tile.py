@@ -51,11 +51,6 @@ class RegisterTile:
         for accumulator, vector in zip(self.row(p), right, strict=True):
             accumulator.set(left.multiply_add(vector, accumulator.get()))
 
-    def load(self, p: int, memory: Pointer, masks: Sequence[Mask | None]) -> None:
-        """Set row p to contiguous sums in memory."""
-        for v, (accumulator, mask) in enumerate(zip(self.row(p), masks, strict=True)):
-            accumulator.set(memory.at(v * self.lanes).load(self.lanes, mask))
-
     def add(self, p: int, memory: Pointer, masks: Sequence[Mask | None]) -> None:
         """Add contiguous sums in memory to row p."""
         for v, (accumulator, mask) in enumerate(zip(self.row(p), masks, strict=True)):
