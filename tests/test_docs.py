@@ -233,7 +233,7 @@ def test_readme_quick_start_is_two_commands():
     assert commands == ["pip install '.[demo]' && python -m einstride demo", "ci/test"]
 
 
-@pytest.mark.parametrize("page", ["signal.md", "settings.md"])
+@pytest.mark.parametrize("page", ["signal.md", "settings.md", "accuracy.md"])
 def test_the_blocks_of_a_page_run(page):
     """All code blocks of a page run in one namespace, in order."""
     namespace = {}
