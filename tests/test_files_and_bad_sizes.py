@@ -143,10 +143,6 @@ HUGE = 2**62
         ),
         ("conv", "2**58", lambda x, f, out: es.conv(x, f, input_dilation=HUGE, out=out)),
         (
-            "conv",
-            "2**58",
-        ),
-        (
             "conv_transpose",
             "2**58",
             lambda x, f, out: es.conv_transpose(x, f, stride=HUGE, out=out),
