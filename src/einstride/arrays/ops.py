@@ -175,13 +175,35 @@ def pad(x: Array, pads: Pads, mode: str | Sequence[str], b: Backend, fill: Numbe
 def fold(gx: Array, size: Shape, pads: Pads, modes: Sequence[str], b: Backend) -> Array:
     """Add the border of a gradient to the elements that `pad` copied it from: the adjoint of `pad`.
 
-    Negative padding is filled with zeros.
+    Negative padding is filled with zeros. Otherwise the border is added within `gx`, if the
+    library's arrays are mutable: what is returned is a view of `gx`, which is no copy.
     """
     axes = zip(size, pads, modes, strict=True)
     for axis, (s, (low, high), mode) in enumerate(axes, start=1):
-        if low or high:
+        if b.traits.mutable and min(low, high) >= 0:
+            if low or high:
+                gx = _folded_in_place(gx, axis, s, (low, high), mode, b)
+        elif low or high:
             gx = _folded(gx, axis, s, (low, high), mode, b)
     return gx
+
+
+def _folded_in_place(
+    gx: Array, axis: int, s: int, pads: tuple[int, int], mode: str, b: Backend
+) -> Array:
+    """Add the border of one axis to the elements inside, and return the view of these."""
+    inside = gx[((ALL,) * axis + (slice(pads[0], pads[0] + s),))]
+    for span in segments(-pads[0], s + pads[1], s, mode):
+        # A constant has no gradient, and the elements inside are where they belong.
+        if span.source < 0 or span.start == pads[0]:
+            continue
+        part = gx[((ALL,) * axis + (span.positions, ...))]
+        if span.step == 0:
+            part = b.xp.sum(part, axis=axis, keepdims=True, dtype=part.dtype)
+        elif span.step == -1:
+            part = b.xp.flip(part, axis=axis)
+        add(inside[((ALL,) * axis + (span.elements,))], part, b)
+    return inside
 
 
 def _folded(gx: Array, axis: int, s: int, pads: tuple[int, int], mode: str, b: Backend) -> Array:

@@ -113,22 +113,30 @@ class Job:
         g = g.extended if g.repeats_input else replace(g, input_dilation=())
         return replace(self, geometry=g, arithmetic=replace(a, result=result))
 
-    @cached_property
-    def outer_workspace(self) -> int:
-        """Bytes of workspace outside the algorithm: x dilated, or with its border, or copies of gx.
+    def outer_workspace(self, in_place: bool) -> int:
+        """Count bytes of workspace outside the algorithm: x dilated, or with its border, or gx.
 
-        While the border of one axis is folded, the whole gradient, the result of the previous axis
-        and that of this axis are in memory. Negative padding makes them grow from axis to axis.
+        The border of gx is folded `in_place` if the library's arrays are mutable: beside the
+        gradient of the extended input there is no more than two copies of one side's border.
+        Otherwise, and where padding is negative, the whole gradient, the result of the previous
+        axis and that of this axis are in memory while one axis is folded. Negative padding makes
+        them grow from axis to axis.
         """
         g = self.geometry
         if self.extends_input:
             shape = list(self.inner.geometry.x_shape)
+            item = ITEMSIZE[self.inner.arithmetic.result]
+            if in_place and all(min(pads) >= 0 for pads in g.padding):
+                whole = prod(shape)
+                sides = (max(p) * (whole // n) for p, n in zip(g.padding, shape[1:-1], strict=True))
+                borders = 2 * max(sides) if g.repeats_input else 0
+                return (whole + borders) * item
             largest = prod(shape)
             for axis, size in enumerate(g.size, start=1):
                 shape[axis] = size
                 largest = max(largest, prod(shape))
             copies = 4 if g.input_dilation else 3
-            return copies * largest * ITEMSIZE[self.inner.arithmetic.result]
+            return copies * largest * item
         copies = max(g.input_dilation, default=0) * prod(g.x_shape)
         if self.fills_border:
             copies += prod(self.inner.geometry.x_shape)

@@ -78,4 +78,5 @@ def outside(name: str, job: Job, traits: Traits) -> int:
     the sums.
     """
     adds_in_place = name == "strided" and traits.mutable and traits.on_host
-    return job.outer_workspace + (0 if adds_in_place else job.bias_bytes)
+    outer = job.outer_workspace(in_place=traits.mutable)
+    return outer + (0 if adds_in_place else job.bias_bytes)

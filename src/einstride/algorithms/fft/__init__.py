@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 EXACT = False
 """False: results are rounded, even where all products and sums are integers."""
 
-LONGEST = 1 << 26
+LONGEST = 1 << 40
 """Positions of an axis, at most: for longer ones no tiles and periods are searched."""
 
 

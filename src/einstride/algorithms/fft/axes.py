@@ -140,7 +140,8 @@ def choices(g: Geometry, a: int, most: int) -> tuple[Axis, ...]:
             outputs = (period - extent) // s + 1
             wanted.add(max(-(-out // outputs), 1))
     for tiles in wanted:
-        if tiles <= out:
+        # A tile has a position for each output: fast lengths beyond `LONGEST` take long to find.
+        if tiles <= out and -(-out // tiles) <= LONGEST:
             axis = axis_of(g, a, tiles)
             if axis.period <= LONGEST:
                 found[axis.tiles] = axis
