@@ -195,3 +195,32 @@ def test_lags(mode, n, k):
 def test_errors_are_those_of_scipy(call, error):
     with pytest.raises(error, match="got"):
         call()
+
+
+@pytest.mark.parametrize(("up", "down", "taps"), [(8, 7, 31), (3, 2, 10), (5, 1, 3), (2, 9, 12)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_stays_in_the_windows_that_hold_it(
+    backend, up, down, taps, value
+):
+    """The phases of an upsampled signal have windows of their own."""
+    x = np.random.default_rng(3).standard_normal((2, 60))
+    x[1, 30] = value
+    h = np.random.default_rng(4).standard_normal(taps)
+    with np.errstate(invalid="ignore"):
+        found = backend(signal.upfirdn, h, x, up, down)
+    expected = theirs.upfirdn(h, x, up, down)  # has some more: its phases have as many taps each
+    first = np.arange(expected.shape[1]) * down - 30 * up  # the tap that meets the value
+    holds = np.zeros(expected.shape, bool)
+    holds[1] = (first >= 0) & (first < taps)
+    np.testing.assert_array_equal(np.isfinite(found), ~holds)
+    finite = np.isfinite(expected)
+    close(found[finite], expected[finite])
+
+
+def test_a_gap_in_a_signal_is_resampled_to_no_wider_a_gap_than_by_scipy():
+    x = np.sin(np.arange(400) / 9)
+    x[200:203] = np.nan
+    found, expected = signal.resample_poly(x, 8, 7), theirs.resample_poly(x, 8, 7)
+    assert 0 < np.isnan(found).sum() <= np.isnan(expected).sum()
+    finite = np.isfinite(expected)
+    close(found[finite], expected[finite])

@@ -1,11 +1,12 @@
 """Define upsampling, filtering and downsampling along one axis, as `scipy.signal` does.
 
-The upsampled signal is never made: `up` neighbouring outputs are the output channels of one
-convolution, each with the taps that meet elements of the signal there (`_by_phases`).
+The upsampled signal is never made: neighbouring outputs are the output channels of a convolution,
+each with the taps that meet elements of the signal there (`_by_phases`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import gcd, prod
 from typing import Any
 
@@ -13,7 +14,14 @@ import numpy as np
 
 from einstride.arrays.backends import Array, Backend
 from einstride.filters import along_axes
-from einstride.filters.operands import array_like, is_array, is_complex, is_integer, together
+from einstride.filters.operands import (
+    array_like,
+    is_array,
+    is_complex,
+    is_integer,
+    is_known_finite,
+    together,
+)
 from einstride.signal.lowpass import lowpass
 from einstride.support.errors import bad_value, shown
 
@@ -100,34 +108,63 @@ def _result(*names: str) -> str:
 def _by_phases(
     where: str, x: Array, h: Array, axis: int, up: int, down: int, pad: int, b: Backend
 ) -> Array:
-    """Filter the signal with zeros inserted, by one convolution of the signal itself.
+    """Filter the signal with zeros inserted, by convolutions of the signal itself.
 
-    Output m = q * up + r is the sum of h[p + j * up] * x[q * down + i - j] over j, where i and p
-    are quotient and remainder of r * down + len(h) - 1 - pad by `up`.
+    Output m = q * up + r, of phase r, is the sum of h[p + j * up] * x[q * down + i - j] over j,
+    where i and p are quotient and remainder of r * down + len(h) - 1 - pad by `up`. All phases are
+    the output channels of one convolution, if the signal is known to be finite: it multiplies by
+    zero what one phase does not meet and another does. Otherwise each phase has a convolution.
     """
     n, length = x.shape[axis], h.shape[0]
     count = ((n - 1) * up + 1 + 2 * pad - length) // down + 1
-    starts = [divmod(r * down + length - 1 - pad, up) for r in range(up)]
-    lowest = starts[0][0] - (-(-length // up) - 1)
-    size = starts[-1][0] - lowest + 1
-    table = np.full((size, up), length)  # the zero behind the taps
-    for r, (i, p) in enumerate(starts):
-        j = np.arange(-(-(length - p) // up))
-        table[i - j - lowest, r] = p + j * up
-    xp, name = b.xp, b.dtype_name(h)
-    extended = xp.concat([h, b.zeros((1,), name, h)], axis=0)
-    f = xp.take(extended, array_like(table.ravel(), h, b), axis=0)
-    order = (*(a for a in range(x.ndim) if a != axis), axis)
-    lines = xp.permute_dims(x, order)
-    outer = lines.shape[:-1]
     blocks = -(-count // up)
-    after = (blocks - 1) * down + size - n + lowest
-    y = along_axes.by_parts(
-        where, xp.reshape(lines, (prod(outer), n, 1)), xp.reshape(f, (size, 1, up)),
-        (-lowest, after), down, b, accuracy="elementwise",
-    )  # fmt: skip
-    y = xp.reshape(y, (*outer, blocks * up))[..., :count]
-    return xp.permute_dims(y, tuple(sorted(range(x.ndim), key=order.__getitem__)))
+    order = (*(a for a in range(x.ndim) if a != axis), axis)
+    lines = b.xp.permute_dims(x, order)
+    outer = lines.shape[:-1]
+    lines = b.xp.reshape(lines, (prod(outer), n, 1))
+    most = up if is_known_finite(x, b) else 1
+    parts = []
+    for first in range(0, min(up, count), most):
+        phases = range(first, min(first + most, up))
+        starts = [divmod(r * down + length - 1 - pad, up) for r in phases]
+        f, lowest = _taps_of_phases(h, starts, up, b)
+        if f is None:
+            shape = (lines.shape[0], blocks, len(phases))
+            parts.append(b.zeros(shape, b.dtype_name(x), x))
+            continue
+        after = (blocks - 1) * down + f.shape[0] - n + lowest
+        parts.append(
+            along_axes.by_parts(where, lines, f, (-lowest, after), down, b, accuracy="elementwise")
+        )
+    while len(parts) * most < up:  # phases beyond the last output
+        shape = (*parts[0].shape[:2], min(most, up - len(parts) * most))
+        parts.append(b.zeros(shape, b.dtype_name(x), x))
+    y = b.xp.concat(parts, axis=2) if len(parts) > 1 else parts[0]
+    y = b.xp.reshape(y, (*outer, blocks * up))[..., :count]
+    return b.xp.permute_dims(y, tuple(sorted(range(x.ndim), key=order.__getitem__)))
+
+
+def _taps_of_phases(
+    h: Array, starts: Sequence[tuple[int, int]], up: int, b: Backend
+) -> tuple[Array | None, int]:
+    """Return the filter (K, 1, phases) of phases with these i and p, and where its window begins.
+
+    The filter is None if no phase has a tap.
+    """
+    length = h.shape[0]
+    counts = [-(-(length - p) // up) for _, p in starts]  # taps of each phase
+    firsts = [i - taps + 1 for (i, _), taps in zip(starts, counts, strict=True) if taps > 0]
+    if not firsts:
+        return None, 0
+    lowest = min(firsts)
+    last = max(i for (i, _), taps in zip(starts, counts, strict=True) if taps > 0)
+    table = np.full((last - lowest + 1, len(starts)), length)  # the zero behind the taps
+    for column, ((i, p), taps) in enumerate(zip(starts, counts, strict=True)):
+        j = np.arange(max(taps, 0))
+        table[i - j - lowest, column] = p + j * up
+    zero = b.zeros((1,), b.dtype_name(h), h)
+    f = b.xp.take(b.xp.concat([h, zero], axis=0), array_like(table.ravel(), h, b), axis=0)
+    return b.xp.reshape(f, (table.shape[0], 1, len(starts))), lowest
 
 
 def _factor(where: str, name: str, value: Any) -> int:
