@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import einstride as es
 import oracle
@@ -234,6 +235,28 @@ def test_no_kernel_touches_memory_not_its_own(which, first, width):
         env=os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path if p)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("taps", [3, 6])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("width", ["native", "32 bytes"])
+def test_rows_of_any_length_are_whole_tiles(width, threads, taps):
+    """Exactly, with nothing used or written beside the rows; long rows are cut into strips."""
+    f = integer_data((2, taps, 1, 1), "float32", 1)
+    with _testing.use(target=TARGETS[width]), threadpool_limits(threads):
+        for out in (*range(15, 60, 3), 63, 64, 65, 97, 129, 191, 1000, 70_001):
+            for low, high in ((0, 0), (1, 0), (0, 2), (taps - 1, taps - 1)):
+                size = out + taps - 1 - low - high
+                x = np.full((1, 3, size + 140, 1), np.nan, "float32")[:, :, 70 : size + 70]
+                x[...] = integer_data(x.shape, "float32", out)
+                wide = np.full((1, 2, out + 70, 1), 7, "float32")
+                y = wide[:, :, :out]
+                es.conv(x, f, padding=((0, 0), (low, high)), algorithm="direct", out=y)
+                assert (wide[:, :, out:] == 7).all()
+                row = np.pad(x[0, :, :, 0], ((0, 0), (low, high)))
+                same(y[0, :, :, 0], sum(
+                    f[i, k, 0, 0] * row[i : i + 2, k : k + out] for i in (0, 1) for k in range(taps)
+                ))  # fmt: skip
 
 
 def test_more_axes_than_a_kernel_should_have():

@@ -5,9 +5,11 @@ tap and each channel c of the group,
 
     acc[r, v] += broadcast(f[tap, c, output channel r]) * x[vector v under the tap, c]
 
-The interior of a row is the whole vectors whose taps all meet x. A vector at the border is loaded
-with a mask where the padding is zeros and the row is contiguous in memory; otherwise its lanes are
-gathered by an offset table.
+Where the padding is zeros, no wider than a vector, and the row is contiguous in memory, a row is
+whole tiles. Only the first vector of the first tile and the last of the last one meet the border,
+and are loaded with a mask; the last tile overlaps the one before it. Otherwise the interior of a
+row is the whole vectors whose taps all meet x, and the vectors at the border are loaded one by one,
+with a mask or, where the border is not zeros, by an offset table.
 
 Of complex numbers, a register tile holds the sums of x * Re f, and another those of x * Im f.
 """
@@ -32,6 +34,7 @@ from einstride.codegen.vector_formats import (
 )
 from einstride.cpu.conv.blocked_sums import CHANNEL, BlockedSums, block_arguments, block_unit
 from einstride.cpu.conv.channelwise.rows import (
+    Ranges,
     RowSchedule,
     chunk_arguments,
     locate_rows,
@@ -39,7 +42,7 @@ from einstride.cpu.conv.channelwise.rows import (
     row_arguments,
     visit_row,
 )
-from einstride.cpu.conv.channelwise.signature import Signature
+from einstride.cpu.conv.channelwise.signature import Signature, interior
 from einstride.cpu.conv.loop_nest import locate_line, loop_over_taps_inside
 from einstride.cpu.runtime.argument_block import Call, bind
 
@@ -73,9 +76,14 @@ class Positions(PositionSchedule):
     ----------
     block_unit : str
         Where blocks of sums may begin: see `blocked_sums`.
+    whole_tiles, left, right : bool
+        True if a row is whole tiles; and if its first tile, and its last, meet the border.
     """
 
     block_unit: str
+    whole_tiles: bool
+    left: bool
+    right: bool
 
     in_rows = "output channels"
     loops = "rows of positions and strip, output channels, row, tile, tap, input channel"
@@ -95,6 +103,37 @@ class Border:
 
     count: Value
     column: Value
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The vector of a tile that meets a border: the first vector, or the last.
+
+    Attributes
+    ----------
+    vector : int
+        The number of the vector.
+    is_left : bool
+        True if the border lies before x, False if it lies behind.
+    """
+
+    vector: int
+    is_left: bool
+
+
+def load_edge(
+    code: Code, schedule: PositionSchedule, x: Pointer, k: Value, w: Value, edge: Edge
+) -> Value:
+    """Load the vector of a tile from position w on that meets a border, under tap k."""
+    lanes, parts = schedule.lanes, schedule.parts
+    position = w + edge.vector * schedule.vector_positions
+    before = code["low"] - k * code["dilation"] - position  # lanes before x
+    if edge.is_left:
+        mask = code.first_lanes(before * parts, lanes) ^ all_lanes(code, lanes)
+    else:
+        mask = code.first_lanes((before + code["size"]) * parts, lanes)
+    pointer = x.at(k * code["x_tap"]).at(edge.vector * lanes)
+    return load(pointer, schedule.x, lanes, mask, None)
 
 
 def row_of_x(
@@ -162,6 +201,10 @@ def _compute_row(
     """Compute one strip of a row."""
     axis, size = schedule.rank - 1, schedule.vector_positions
     tables, _, y = locate_line(code, axis, row, y)
+    ranges = ranges_of_strip(code, strip, code[f"out{axis}"])
+    if schedule.whole_tiles:
+        _compute_whole_tiles(code, schedule, x, y, d, tables, strip, ranges)
+        return
     single = replace(schedule, vectors=1)
 
     def compute_border(w: Value, count: Value, column: Value) -> None:
@@ -175,15 +218,43 @@ def _compute_row(
             with code.loop(full, stop, size) as w:
                 _compute_tile(code, single, x, y, d, tables, w, None)
 
-    ranges = ranges_of_strip(code, strip, code[f"out{axis}"])
     visit_row(code, ranges, size, compute_border, compute_interior)
+
+
+def _compute_whole_tiles(
+    code: Code, schedule: Positions, x: Pointer, y: Pointer, d: Value, tables: list[Pointer],
+    strip: Value, ranges: Ranges,
+) -> None:  # fmt: skip
+    """Compute one strip of a row in whole tiles; the strip has as many positions as a tile.
+
+    The first tile begins where the row does, and the last ends where the row does. A tile between
+    them begins early rather than reach beyond the interior of the strip.
+    """
+    tile = schedule.vector_positions * schedule.vectors
+    zero, (start, stop), end = code.number(0), ranges[1], ranges[2][1]
+    first, last = start, stop  # of the positions that no tile at a border computes
+    if schedule.left:
+        is_first = strip.equals(0)
+        with code.when(is_first):
+            _compute_tile(code, schedule, x, y, d, tables, zero, None, Edge(0, True))
+        first = is_first.select(code.number(tile), first)
+    if schedule.right:
+        is_last = strip.equals(code["strips"] - 1)
+        last = is_last.select(end - tile, last)
+    with code.loop(first, last, tile) as w0:
+        w = w0.minimum(stop - tile)
+        _compute_tile(code, schedule, x, y, d, tables, w, None)
+    if schedule.right:
+        with code.when(is_last):
+            edge = Edge(schedule.vectors - 1, False)
+            _compute_tile(code, schedule, x, y, d, tables, end - tile, None, edge)
 
 
 def _compute_tile(
     code: Code, schedule: Positions, x: Pointer, y: Pointer, d: Value, tables: list[Pointer],
-    w: Value, border: Border | None,
+    w: Value, border: Border | None, edge: Edge | None = None,
 ) -> None:  # fmt: skip
-    """Compute V vectors of positions from w on."""
+    """Compute V vectors of positions from w on: all of them at a border, or one at its edge."""
     lanes, parts, axis, dtype = schedule.lanes, schedule.parts, schedule.rank - 1, schedule.compute
     tiles = schedule.tiles(code)
     bias = code.array("bias", dtype)
@@ -201,10 +272,15 @@ def _compute_tile(
         taps = code[f"taps{axis}"]
         first = tap * taps
 
+        def load_vector(channel: Pointer, k: Value, v: int) -> Value:
+            if edge is not None and edge.vector == v:
+                return load_edge(code, schedule, channel, k, w, edge)
+            return load_x(code, schedule, channel, k, w, border, v)
+
         def add_channels(k: Value, begin: Value, end: Value) -> None:
             with code.loop(begin, end) as c:
-                channel, vectors = x.at(c * code["x_channel"]), range(schedule.vectors)
-                x_vectors = [load_x(code, schedule, channel, k, w, border, v) for v in vectors]
+                channel = x.at(c * code["x_channel"])
+                x_vectors = [load_vector(channel, k, v) for v in range(schedule.vectors)]
                 numbers = f.at(((first + k) * code["channels"] + c) * (code["filters"] * parts))
                 for r in range(schedule.rows):
                     for part, tile in enumerate(tiles):
@@ -239,9 +315,14 @@ def contiguous_and_masked(sig: Signature) -> tuple[bool, bool, bool]:
     return contiguous, sig.y_strides[-2] == sig.parts, masked
 
 
-def position_arguments(sig: Signature, masked: bool) -> dict[str, Any]:
-    """List the kernel arguments of both kernels; the table of the border is (tap, position)."""
-    g, (inside, outside) = sig.geometry, sig.vector_interior
+def position_arguments(
+    sig: Signature, masked: bool, ends: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """List the kernel arguments of both kernels; the table of the border is (tap, position).
+
+    `ends` are those of the interior of a row, by default in whole vectors.
+    """
+    g, (inside, outside) = sig.geometry, ends or sig.vector_interior
     arguments = row_arguments(sig, inside, outside)
     table = f"table{g.rank - 1}"
     return arguments | {
@@ -253,20 +334,26 @@ def position_arguments(sig: Signature, masked: bool) -> dict[str, Any]:
 
 def call(sig: Signature) -> Call:
     """Make the call that computes y = conv(x, f) + bias from the addresses x, y, f, bias (or 0)."""
-    g, (inside, outside) = sig.geometry, sig.vector_interior
-    width, outputs = outside - inside, g.filters // g.groups
+    g, outputs = sig.geometry, sig.geometry.filters // sig.geometry.groups
     rows = max(i for i in range(1, min(outputs, 4) + 1) if outputs % i == 0)
-    vectors = max(min(sig.accumulators // rows, width // sig.vector_positions, 6), 1)
+    most, size = min(sig.accumulators // rows, 6), sig.vector_positions
     x_contiguous, y_contiguous, masked = contiguous_and_masked(sig)
+    ends, out = interior(g), g.out[-1]
+    border = max(ends[0], out - ends[1])
+    vectors = min(most, (out - border) // size)
+    whole_tiles = masked and vectors > 1 and border <= size
+    if not whole_tiles:
+        ends = sig.vector_interior
+        vectors = max(min(most, (ends[1] - ends[0]) // size), 1)
     channels = g.channels // g.groups
     unit = block_unit(sig.x.computed if sig.blocked else "", sig.lanes, g.kernel, channels)
     schedule = Positions(
         sig.x, sig.y, sig.lanes, rows, vectors, g.rank, x_contiguous, y_contiguous, masked,
-        unit,
+        unit, whole_tiles, whole_tiles and ends[0] > 0, whole_tiles and ends[1] < out,
     )  # fmt: skip
     arguments = {
-        **chunk_arguments(sig, width, vectors * sig.vector_positions),
-        **position_arguments(sig, masked), "bias": 0,
+        **chunk_arguments(sig, ends[1] - ends[0], vectors * size),
+        **position_arguments(sig, masked, ends), "bias": 0,
     }  # fmt: skip
     arguments |= block_arguments(unit, sig.lanes, g.kernel, channels)
     threads = min(sig.useful_threads, arguments["chunks"])
