@@ -51,8 +51,6 @@ class Job:
     copies_bias : bool
         True if the bias has another dtype than the sums, or gaps between its numbers, and the limit
         is hard.
-    channels_last : bool
-        True if the caller's arrays have their channels last, so that packed arrays need no copy.
     """
 
     geometry: Geometry
@@ -68,7 +66,6 @@ class Job:
     prepared: bool = False
     copied: int = 0
     copies_bias: bool = False
-    channels_last: bool = False
 
     @property
     def sums(self) -> str:

@@ -196,7 +196,6 @@ def plan(
         batch_invariant=batch_invariant,
         prepared=prepared and max_workspace is None,  # a kept filter would count as workspace
         copied=copied,
-        channels_last=order == Layout(),
     )
     if job.hard and names[2] is not None and not (packed_bias and names[2] == job.sums):
         job = replace(job, copies_bias=True)

@@ -20,7 +20,7 @@ SOURCE: list[str] = []
 
 def key(job: Job, orders: tuple[Any, ...], library: str) -> tuple[Any, ...]:
     """Return what a measured result depends on."""
-    same = replace(job, threads=1, prepared=False, copied=0, copies_bias=False, channels_last=False)
+    same = replace(job, threads=1, prepared=False, copied=0, copies_bias=False)
     return same, orders, library
 
 

@@ -416,7 +416,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, and the overhead of every tap of a tile."""
-    from einstride.cpu.conv.dense import matrix_tiles, packed_filter_gradient, vnni
+    from einstride.cpu.conv.dense import matrix_filter, matrix_tiles, packed_filter_gradient, vnni
     from einstride.cpu.conv.dense.pack import panel_bytes, panel_layout
 
     g, compute, target = taps_as_channels(job), job.arithmetic.compute, jit.host_target()
@@ -443,9 +443,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         count = packed_filter_gradient.allowed_partial_sums(
             job, table_bytes(g) + _copies(job) + job.copied
         )
-        sums = count if count > 1 else 0
-        sums += not (_as_planned(job) and job.arithmetic.result == job.arithmetic.compute)
-        workspace += packed_filter_gradient.gradient_bytes(job) * sums
+        workspace += packed_filter_gradient.gradient_bytes(job) * (1 + count if count > 1 else 1)
         moved = pairs * inner * item // max(prod(g.kernel), 1) * reads
     else:
         for h in phases(job):
@@ -464,59 +462,21 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             vectors += tiles * per_tile
             if not job.prepared:
                 vectors += packed / item * (PACKED if per_product == 1 else PACKED_BY_NUMPY)
-        workspace = max(workspace, _correlation_bytes(largest_slice(job), compute))
+        copies = 8 if is_complex(job.arithmetic.compute) else 3
+        part = largest_slice(job)
+        for h in phases(part):
+            packed = panel_bytes(h, compute, target)
+            if dot_products(h, part) == "matrix":
+                packed = matrix_filter.panel_bytes(h, job.operand_itemsize)
+            needed = table_bytes(h) + packed + prod(h.f_shape) * copies * item
+            workspace = max(workspace, needed + _whole_filter_bytes(h, part))
+        if job.hard and has_other_axes(part):
+            workspace += copy_bytes(part)
     workspace += _copies(job)
     moved += arrays * job.itemsize
     call = rates["kernel" if threads > 1 else "kernel_again"]
     seconds = call + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
     return Cost(g.multiply_adds, workspace, moved, seconds)
-
-
-def _as_planned(job: Job) -> bool:
-    """True if kernels read and write real arrays in place: packed ones with their channels last.
-
-    Under a hard limit the prediction holds for arrays of any strides.
-    """
-    return job.channels_last and not job.hard and not is_complex(job.arithmetic.compute)
-
-
-def _filter_copies(phase: Geometry, job: Job) -> int:
-    """Count the copies of a phase's filter, at most, that are made on the way to its panels."""
-    if is_complex(job.arithmetic.compute):
-        return 8
-    if not _as_planned(job) or dot_products(phase, job):
-        return 3
-    if job.direction == "input_grad":
-        return int(job.geometry.groups > 1)  # see `adjoint_filter`
-    return int(job.geometry.flip and has_other_axes(job))
-
-
-def _correlation_bytes(job: Job, compute: str) -> int:
-    """Count the bytes of tables, panels and copies of the filter; `compute`: the dtype of sums."""
-    from einstride.cpu.conv.dense import matrix_filter
-    from einstride.cpu.conv.dense.pack import panel_bytes
-
-    largest = 0
-    for h in phases(job):
-        packed = 0 if _is_one_panel(h, job) else panel_bytes(h, compute, jit.host_target())
-        if dot_products(h, job) == "matrix":
-            packed = matrix_filter.panel_bytes(h, job.operand_itemsize)
-        copies = prod(h.f_shape) * _filter_copies(h, job) * ITEMSIZE[real(compute)]
-        needed = table_bytes(h) + packed + copies
-        largest = max(largest, needed + _whole_filter_bytes(h, job))
-    other_axes = job.hard and has_other_axes(job)
-    return largest + (copy_bytes(job) if other_axes else 0)
-
-
-def _is_one_panel(g: Geometry, job: Job) -> bool:
-    """True if a packed filter is the only panel itself, and is not copied."""
-    from einstride.cpu.conv.dense.pack import is_one_panel
-
-    compute = job.arithmetic.compute
-    if not _as_planned(job) or dot_products(g, job) or job.direction != "forward":
-        return False
-    readable = job.operands[1] == compute and not job.geometry.flip
-    return readable and is_one_panel(g, compute, jit.host_target())
 
 
 def _copies_for_dot_products(job: Job) -> int:

@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING
 
 from einstride.algorithms.gemm.by_tap import by_tap, tap_plan
 from einstride.algorithms.gemm.filter_gradient import filter_units, reduce
-from einstride.algorithms.gemm.forward import correlate, filter_bytes, position_tiles
+from einstride.algorithms.gemm.forward import correlate, position_tiles
 from einstride.algorithms.gemm.per_example import example_tiles, reduce_each
-from einstride.arrays.ops import adjoint_filter, flip, interleave, is_complex, transpose_filter
+from einstride.arrays.ops import adjoint_filter, flip, interleave, transpose_filter
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.problem import Cost, Facts, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
-    from einstride.geometry.convolution import Geometry
 
 RATED_THREADS = 2
 """Threads that share the blocks in the calibrated rates of products and copies on the host."""
@@ -141,24 +140,6 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
     return found | ({"passes": passes} if passes > 1 else {})
 
 
-def _goes_by_tap(job: Job, traits: Traits) -> bool:
-    """True if packed arrays with their channels last suit a split by tap, if it is planned.
-
-    Under a hard limit the prediction holds for arrays of any strides.
-    """
-    compute, g = job.arithmetic.compute, job.geometry
-    plain = compute == job.arithmetic.result == job.operands[1] and not is_complex(compute)
-    dense = job.direction == "forward" or all(s == 1 for s in g.stride)  # the result of a phase
-    return job.channels_last and not job.hard and traits.mutable and plain and dense
-
-
-def _filter_bytes_saved(g: Geometry, job: Job, traits: Traits) -> int:
-    """Count the bytes of the filter's matrix where that is a view of a packed filter."""
-    whole = job.direction == "forward" and g.groups == 1 and not g.flip
-    readable = job.operands[1] == job.arithmetic.compute and job.channels_last and not job.hard
-    return filter_bytes(g, job) if whole and readable and traits.mutable and traits.views else 0
-
-
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict rows written once and read once, and products at the library's matrix rate."""
     g, item = job.geometry, job.itemsize
@@ -183,11 +164,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         else:
             tiles = position_tiles(h, job, traits)
             taps = tap_plan(h, job)
-            by_position = tiles.workspace - _filter_bytes_saved(h, job, traits)
-            by_taps = taps.workspace if taps else 0
-            if taps and _goes_by_tap(job, traits):
-                by_position = 0
-            workspace = max(workspace, by_position, by_taps)
+            workspace = max(workspace, tiles.workspace, taps.workspace if taps else 0)
             blocks += len(tiles.boxes)
     moved += (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * item
     # The fewer columns, the slower a product; its inner length holds all taps and is rarely small.

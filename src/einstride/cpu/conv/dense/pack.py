@@ -112,13 +112,9 @@ def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
 
 def is_packed(f: Any, g: Geometry, compute: str, target: Target) -> bool:
     """True if the filter has one panel, and the same memory layout as this panel."""
-    return is_one_panel(g, compute, target) and dtype_name(f) == compute and packed(f)
-
-
-def is_one_panel(g: Geometry, compute: str, target: Target) -> bool:
-    """True if one panel, without filling, is all of the filter."""
     panel = panel_layout(compute, g.filters, target)
-    return g.groups == panel.per_group == panel.parts == 1 and panel.width == g.filters
+    one_panel = g.groups == panel.per_group == panel.parts == 1 and panel.width == g.filters
+    return bool(one_panel and dtype_name(f) == compute and packed(f))
 
 
 @kept
