@@ -3,10 +3,9 @@
 Each row is a layer, a pass and an algorithm. Predicted is the workspace of the plan; used is the
 most memory of NumPy's arrays, beyond operands and result, of a call whose plan and tables exist:
 all workspace of compiled kernels is memory of such arrays. Tables of offsets, which `direct` keeps
-between calls, count in the prediction alone, so that its small rows exceed the bound.
-Rows in which both are below `SMALL` are
-left out of the summary: there Python's own objects count. The prediction holds if it is from 1 to
-`MOST` times what is used.
+between calls, count in the prediction alone, so that its small rows exceed the bound. Rows in which
+both are below `SMALL` are left out of the summary: there Python's own objects count. The prediction
+holds if it is from 1 to `MOST` times what is used.
 """
 
 from __future__ import annotations

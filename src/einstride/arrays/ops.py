@@ -180,12 +180,18 @@ def fold(gx: Array, size: Shape, pads: Pads, modes: Sequence[str], b: Backend) -
     """
     axes = zip(size, pads, modes, strict=True)
     for axis, (s, (low, high), mode) in enumerate(axes, start=1):
-        if b.traits.mutable and min(low, high) >= 0:
-            if low or high:
-                gx = _folded_in_place(gx, axis, s, (low, high), mode, b)
-        elif low or high:
-            gx = _folded(gx, axis, s, (low, high), mode, b)
+        if low or high:
+            in_place = b.traits.mutable and min(low, high) >= 0
+            gx = (_folded_in_place if in_place else _folded)(gx, axis, s, (low, high), mode, b)
     return gx
+
+
+def _part_to_fold(gx: Array, axis: int, span: Segment, b: Backend) -> Array:
+    """Return a segment of the gradient as it is added to the elements that it was copied from."""
+    part = gx[((ALL,) * axis + (span.positions, ...))]
+    if span.step == 0:
+        return b.xp.sum(part, axis=axis, keepdims=True, dtype=part.dtype)
+    return b.xp.flip(part, axis=axis) if span.step == -1 else part
 
 
 def _folded_in_place(
@@ -197,11 +203,7 @@ def _folded_in_place(
         # A constant has no gradient, and the elements inside are where they belong.
         if span.source < 0 or span.start == pads[0]:
             continue
-        part = gx[((ALL,) * axis + (span.positions, ...))]
-        if span.step == 0:
-            part = b.xp.sum(part, axis=axis, keepdims=True, dtype=part.dtype)
-        elif span.step == -1:
-            part = b.xp.flip(part, axis=axis)
+        part = _part_to_fold(gx, axis, span, b)
         add(inside[((ALL,) * axis + (span.elements,))], part, b)
     return inside
 
@@ -213,11 +215,7 @@ def _folded(gx: Array, axis: int, s: int, pads: tuple[int, int], mode: str, b: B
     for span in segments(-pads[0], s + pads[1], s, mode):
         if span.source < 0:  # a constant has no gradient
             continue
-        part = gx[((ALL,) * axis + (span.positions, ...))]
-        if span.step == 0:
-            part = b.xp.sum(part, axis=axis, keepdims=True, dtype=part.dtype)
-        elif span.step == -1:
-            part = b.xp.flip(part, axis=axis)
+        part = _part_to_fold(gx, axis, span, b)
         if b.traits.mutable:
             add(total[((ALL,) * axis + (span.elements,))], part, b)
         else:

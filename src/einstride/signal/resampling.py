@@ -122,13 +122,13 @@ def _by_phases(
     lines = b.xp.permute_dims(x, order)
     outer = lines.shape[:-1]
     lines = b.xp.reshape(lines, (prod(outer), n, 1))
-    most = up if is_known_finite(x, b) else 1
+    all_phases = range(up)
+    groups = [all_phases] if is_known_finite(x, b) else [[r] for r in all_phases]
     parts = []
-    for first in range(0, min(up, count), most):
-        phases = range(first, min(first + most, up))
+    for phases in groups:
         starts = [divmod(r * down + length - 1 - pad, up) for r in phases]
         f, lowest = _taps_of_phases(h, starts, up, b)
-        if f is None:
+        if f is None or phases[0] >= count:  # no tap, or no output
             shape = (lines.shape[0], blocks, len(phases))
             parts.append(b.zeros(shape, b.dtype_name(x), x))
             continue
@@ -136,9 +136,6 @@ def _by_phases(
         parts.append(
             along_axes.by_parts(where, lines, f, (-lowest, after), down, b, accuracy="elementwise")
         )
-    while len(parts) * most < up:  # phases beyond the last output
-        shape = (*parts[0].shape[:2], min(most, up - len(parts) * most))
-        parts.append(b.zeros(shape, b.dtype_name(x), x))
     y = b.xp.concat(parts, axis=2) if len(parts) > 1 else parts[0]
     y = b.xp.reshape(y, (*outer, blocks * up))[..., :count]
     return b.xp.permute_dims(y, tuple(sorted(range(x.ndim), key=order.__getitem__)))

@@ -7,8 +7,9 @@ Error, per element of the result: at most n * u * sum |x| |f| for n products and
 roundoff of the dtype of the products, 2 * sqrt(2) times that for complex numbers, plus one rounding
 where the result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="elementwise"` holds.
 On CPUs, float32 sums of forward passes and input gradients are blocked unless one order is asked
-for by `accuracy="elementwise"` (`cpu.conv.blocked_sums`): then n is at most 128 or 192, plus 16 for
-each factor of 16 in the number of blocks; 576 and more in layers of many channels and few filters.
+for by `accuracy="elementwise"` (`cpu.conv.blocked_sums`): then n is at most 96, or 192 with vectors
+of 64 bytes, plus 16 for each factor of 16 in the number of blocks. In layers of many channels and
+so few filters that tiles are unrolled, it is the products of a row of taps.
 
 Cost: the unit is one vector FMA, which takes the calibrated seconds `vector`. All other work of a
 kernel is counted as a number of vector FMAs, by constants next to the engine's `cost`. They were
